@@ -1,0 +1,218 @@
+/* Where leftovers of a VM could be, place by place. Nothing here changes anything: the chains are
+ * read with libiptc itself, since netfilter_open() would make Motte's root chains. */
+#include "admin/internal.h"
+#include "netfilter/netfilter.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libiptc/libip6tc.h>
+#include <libiptc/libiptc.h>
+
+typedef int entry_handler(const struct admin *admin, const struct admin_live *live,
+                          const char *folder, const char *name, struct admin_found *found,
+                          struct error *err);
+
+/* Calls `handler` for each entry. A folder that is not there has none. */
+static int each_entry(const struct admin *admin, const struct admin_live *live, const char *folder,
+                      entry_handler *handler, struct admin_found *found, struct error *err)
+{
+    DIR *dir = opendir(folder);
+    if (dir == NULL && errno == ENOENT)
+        return 0;
+    if (dir == NULL)
+        return error_set(err, ERR_SYSTEM, errno, "Cannot read %s: run this as root", folder);
+    int result = 0;
+    for (struct dirent *entry; result == 0 && (entry = readdir(dir)) != NULL;)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            result = handler(admin, live, folder, entry->d_name, found, err);
+    closedir(dir);
+    return result;
+}
+
+static bool live_uid(const struct admin_live *live, uint32_t uid)
+{
+    for (size_t i = 0; i < live->count; i++)
+        if (live->uids[i] == uid)
+            return true;
+    return false;
+}
+
+static int process_entry(const struct admin *admin, const struct admin_live *live,
+                         const char *folder, const char *name, struct admin_found *found,
+                         struct error *err)
+{
+    (void)folder;
+    char status[4096], text[128];
+    uint32_t uid = 0;
+    if (!admin_process_of_vm(admin, name, status, sizeof(status), &uid) || live_uid(live, uid))
+        return 0;
+    const char *command = strchr(status, '\t'); /* "Name:", a tab, the name */
+    command = command != NULL ? command + 1 : "";
+    (void)snprintf(text, sizeof(text), "pid %.20s (%.*s), uid %u", name,
+                   (int)strcspn(command, "\n"), command, uid);
+    return admin_found_add(found, ADMIN_PROCESS, text, err);
+}
+
+int admin_scan_processes(const struct admin *admin, const struct admin_live *live,
+                         struct admin_found *found, struct error *err)
+{
+    return each_entry(admin, live, "/proc", process_entry, found, err);
+}
+
+static int cgroup_entry(const struct admin *admin, const struct admin_live *live,
+                        const char *folder, const char *name, struct admin_found *found,
+                        struct error *err)
+{
+    (void)admin;
+    char text[600];
+    if (!id_instance_valid(name) || admin_live_has(live, name))
+        return 0;
+    (void)snprintf(text, sizeof(text), "%.500s/%s", folder, name);
+    return admin_found_add(found, ADMIN_CGROUP, text, err);
+}
+
+int admin_scan_cgroups(const struct admin *admin, const struct admin_live *live,
+                       struct admin_found *found, struct error *err)
+{
+    struct admin_cgroups cgroups;
+    if (admin_cgroups_find(&cgroups, err) < 0)
+        return -1;
+    for (size_t i = 0; i <= ADMIN_CONTROLLERS; i++) {
+        const char *mount_point = i < ADMIN_CONTROLLERS ? cgroups.v1[i] : cgroups.v2;
+        char folder[400];
+        (void)snprintf(folder, sizeof(folder), "%s/%s", mount_point, admin->cgroup);
+        if (mount_point[0] != '\0' && each_entry(admin, live, folder, cgroup_entry, found, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool live_chain(const struct admin_live *live, const char *chain)
+{
+    for (size_t i = 0; i < live->count; i++) {
+        char name[NETFILTER_CHAIN_MAX + 1];
+        netfilter_chain_name(live->instances[i], name);
+        if (strcmp(name, chain) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* "MOTTE_" and 20 hexadecimal digits: a VM's chain; the roots are shorter. */
+static bool vm_chain(const char *chain)
+{
+    return strncmp(chain, "MOTTE_", 6) == 0 && strspn(chain + 6, "0123456789abcdef") == 20 &&
+           chain[26] == '\0';
+}
+
+static int take_chain(const struct admin_live *live, const char *family, const char *table,
+                      const char *chain, struct admin_found *found, struct error *err)
+{
+    char text[128];
+    if (!vm_chain(chain) || live_chain(live, chain))
+        return 0;
+    (void)snprintf(text, sizeof(text), "%s %s %s", family, table, chain);
+    return admin_found_add(found, ADMIN_CHAIN, text, err);
+}
+
+/* Opening a table would load it; one that is not in this list holds nothing of ours. */
+static bool table_loaded(const char *names_file, const char *table)
+{
+    char names[512], line[32];
+    if (fs_read_at(AT_FDCWD, names_file, names, sizeof(names)) < 0)
+        return false;
+    (void)snprintf(line, sizeof(line), "%s\n", table);
+    return strstr(names, line) != NULL;
+}
+
+static int scan_v4(const struct admin_live *live, const char *table, struct admin_found *found,
+                   struct error *err)
+{
+    if (!table_loaded("/proc/net/ip_tables_names", table))
+        return 0;
+    struct xtc_handle *handle = iptc_init(table);
+    if (handle == NULL)
+        return error_set(err, ERR_FIREWALL_PRIVILEGE, 0, "Cannot read IPv4 table %s: %s", table,
+                         iptc_strerror(errno));
+    int result = 0;
+    for (const char *chain = iptc_first_chain(handle); chain != NULL && result == 0;
+         chain = iptc_next_chain(handle))
+        result = take_chain(live, "IPv4", table, chain, found, err);
+    iptc_free(handle);
+    return result;
+}
+
+static int scan_v6(const struct admin_live *live, const char *table, struct admin_found *found,
+                   struct error *err)
+{
+    if (!table_loaded("/proc/net/ip6_tables_names", table))
+        return 0;
+    struct xtc_handle *handle = ip6tc_init(table);
+    if (handle == NULL)
+        return error_set(err, ERR_FIREWALL_PRIVILEGE, 0, "Cannot read IPv6 table %s: %s", table,
+                         ip6tc_strerror(errno));
+    int result = 0;
+    for (const char *chain = ip6tc_first_chain(handle); chain != NULL && result == 0;
+         chain = ip6tc_next_chain(handle))
+        result = take_chain(live, "IPv6", table, chain, found, err);
+    ip6tc_free(handle);
+    return result;
+}
+
+int admin_scan_chains(const struct admin *admin, const struct admin_live *live,
+                      struct admin_found *found, struct error *err)
+{
+    (void)admin;
+    static const char *const tables[] = {"security", "filter"};
+    for (size_t i = 0; i < COUNT_OF(tables); i++)
+        if (scan_v4(live, tables[i], found, err) < 0 || scan_v6(live, tables[i], found, err) < 0)
+            return -1;
+    return 0;
+}
+
+int admin_scan_mounts(const struct admin *admin, const struct admin_live *live,
+                      struct admin_found *found, struct error *err)
+{
+    (void)live;
+    cleanup_file FILE *file = fopen("/proc/self/mountinfo", "re");
+    if (file == NULL)
+        return error_set(err, ERR_SYSTEM, errno, "Cannot read /proc/self/mountinfo");
+    char below[300], mount_point[512];
+    int len = snprintf(below, sizeof(below), "%.250s/", admin->run_dir);
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    while (getline(&line, &size, file) > 0)
+        if (sscanf(line, "%*s %*s %*s %*s %511s", mount_point) == 1 &&
+            strncmp(mount_point, below, (size_t)len) == 0 &&
+            admin_found_add(found, ADMIN_MOUNT, mount_point, err) < 0)
+            return -1;
+    return 0;
+}
+
+/* A file that begins with an instance id, and is nobody's. Others are not about one VM. */
+static int file_entry(const struct admin *admin, const struct admin_live *live, const char *folder,
+                      const char *name, struct admin_found *found, struct error *err)
+{
+    (void)admin;
+    char instance[ID_INSTANCE_LEN + 1], text[800];
+    (void)snprintf(instance, sizeof(instance), "%.20s", name);
+    if (!id_instance_valid(instance) || admin_live_has(live, instance))
+        return 0;
+    (void)snprintf(text, sizeof(text), "%.500s/%.255s", folder, name);
+    return admin_found_add(found, ADMIN_FILE, text, err);
+}
+
+int admin_scan_files(const struct admin *admin, const struct admin_live *live,
+                     struct admin_found *found, struct error *err)
+{
+    const char *const folders[][2] = {
+        {admin->run_dir, "priv"}, {admin->run_dir, "jail"}, {admin->state_dir, "scratch"}};
+    for (size_t i = 0; i < COUNT_OF(folders); i++) {
+        char folder[512];
+        (void)snprintf(folder, sizeof(folder), "%.250s/%s", folders[i][0], folders[i][1]);
+        if (each_entry(admin, live, folder, file_entry, found, err) < 0)
+            return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,203 @@
+/* What the host offers and how the service does: images, capabilities, health, metrics, the
+ * contract. */
+#include "api/internal.h"
+
+#include "netfilter/netfilter.h" /* enum netfilter_state only; nothing of it is linked */
+
+/* ---- images ---- */
+
+static cJSON *image_json(const struct image *image)
+{
+    char digest[sizeof("sha256:") - 1 + HASH_HEX_SIZE] = "sha256:", created[25];
+    hash_to_hex(image->digest, HASH_SIZE, digest + strlen("sha256:"));
+    clock_format(image->created_wall_ms, created);
+    cJSON *json = cJSON_CreateObject();
+    if (json == NULL || json_add_string(json, "name", image->name) < 0 ||
+        json_add_string(json, "digest", digest) < 0 ||
+        json_add_number(json, "size_bytes", (double)image->size) < 0 ||
+        json_add_string(json, "kernel", image->kernel) < 0 ||
+        json_add_string(json, "created_at", created) < 0) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+static cJSON *images_json(const struct image *images, size_t count, const char *default_image)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "images") : NULL;
+    bool failed = array == NULL;
+    for (size_t i = 0; i < count && !failed; i++) {
+        cJSON *image = image_json(&images[i]);
+        failed = image == NULL || !cJSON_AddItemToArray(array, image);
+    }
+    if (failed || json_add_string(json, "default", default_image) < 0) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+int api_image_list(struct api *api, const struct api_request *request,
+                   struct api_response *response, struct error *err)
+{
+    cleanup_free struct image *images = NULL;
+    size_t count = 0;
+    if (api_query_none(request->query, err) < 0 ||
+        image_list(api->state_dir, &images, &count, err) < 0)
+        return -1;
+    return api_respond_json(response, 200, images_json(images, count, api->default_image), err);
+}
+
+/* ---- capabilities ---- */
+
+static const char *firewall_name(uint32_t state)
+{
+    static const char *const names[] = {
+        [NETFILTER_OFF] = "off",
+        [NETFILTER_SECURITY] = "security",
+        [NETFILTER_FILTER] = "filter",
+        [NETFILTER_NO_STACK] = "no_stack",
+    };
+    return state < COUNT_OF(names) ? names[state] : "unknown";
+}
+
+static cJSON *firewall_json(const struct priv_host *host)
+{
+    cJSON *json = cJSON_CreateObject();
+    if (json == NULL || json_add_string(json, "ipv4", firewall_name(host->firewall_v4)) < 0 ||
+        json_add_string(json, "ipv6", firewall_name(host->firewall_v6)) < 0) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+static cJSON *limits_json(const struct priv_host *host)
+{
+    const struct {
+        const char *name;
+        double value;
+    } limits[] = {
+        {"max_vms", host->max_vms},
+        {"max_vcpus", host->max_vcpus},
+        {"min_memory_mib", VMM_MEMORY_MIN_MIB},
+        {"max_memory_mib", host->max_memory_mib},
+        {"max_disk_mib", host->max_disk_mib},
+        {"total_memory_mib", host->total_memory_mib},
+        {"default_ttl_s", VMM_TTL_DEFAULT_S},
+        {"max_ttl_s", VMM_TTL_MAX_S},
+        {"default_exec_timeout_ms", API_EXEC_TIMEOUT_DEFAULT_MS},
+        {"max_exec_timeout_ms", API_EXEC_TIMEOUT_MAX_MS},
+        {"max_exec_output_bytes", API_OUTPUT_MAX},
+        {"max_exec_body_bytes", API_BODY_EXEC_MAX},
+    };
+    cJSON *json = cJSON_CreateObject();
+    bool failed = json == NULL;
+    for (size_t i = 0; i < COUNT_OF(limits) && !failed; i++)
+        failed = json_add_number(json, limits[i].name, limits[i].value) < 0;
+    if (failed) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+static cJSON *capabilities_json(const struct priv_host *host)
+{
+    const uint32_t all = PRIV_GUARD_FIREWALL | PRIV_GUARD_CGROUP | PRIV_GUARD_SECCOMP;
+    bool qemu = host->hypervisor == PRIV_QEMU;
+    cJSON *json = cJSON_CreateObject();
+    if (json == NULL || json_add_string(json, "version", MOTTE_VERSION) < 0 ||
+        json_add_string(json, "hypervisor", qemu ? "qemu" : "firecracker") < 0 ||
+        json_add_bytes(json, "vmm_version", host->vmm_version,
+                       strnlen(host->vmm_version, sizeof(host->vmm_version))) < 0 ||
+        json_add_bool(json, "emulated", host->emulated != 0) < 0 ||
+        json_add_string(json, "isolation", host->emulated ? "emulated" : "kvm") < 0 ||
+        json_add(json, "guards", api_guards_json(all & ~host->without)) < 0 ||
+        json_add(json, "without", api_guards_json(host->without)) < 0 ||
+        json_add_number(json, "cgroup_version", host->cgroup_version) < 0 ||
+        json_add(json, "firewall", firewall_json(host)) < 0 ||
+        json_add(json, "limits", limits_json(host)) < 0) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+int api_capabilities(struct api *api, const struct api_request *request,
+                     struct api_response *response, struct error *err)
+{
+    struct priv_host host;
+    if (api_query_none(request->query, err) < 0)
+        return -1;
+    vmm_host(api->vmm, &host);
+    return api_respond_json(response, 200, capabilities_json(&host), err);
+}
+
+/* ---- health ---- */
+
+static cJSON *status_json(const char *status)
+{
+    cJSON *json = cJSON_CreateObject();
+    if (json != NULL && json_add_string(json, "status", status) < 0) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+/* The process answers: no more. On the connection's own thread, so that full pools cannot hide it.
+ */
+int api_health(struct api *api, const struct api_request *request, struct api_response *response,
+               struct error *err)
+{
+    (void)api;
+    if (api_query_none(request->query, err) < 0)
+        return -1;
+    return api_respond_json(response, 200, status_json("ok"), err);
+}
+
+/* A spawn would be tried: recovery is over, nobody asked us to stop, the inventory answers. */
+int api_ready(struct api *api, const struct api_request *request, struct api_response *response,
+              struct error *err)
+{
+    struct store_totals totals;
+    if (api_query_none(request->query, err) < 0)
+        return -1;
+    if (!atomic_load(&api->ready))
+        return error_set(err, ERR_SHUTTING_DOWN, 0, "the service is starting or stopping");
+    if (store_totals(api->store, &totals, err) < 0)
+        return -1;
+    return api_respond_json(response, 200, status_json("ready"), err);
+}
+
+/* ---- metrics and contract ---- */
+
+int api_metrics(struct api *api, const struct api_request *request, struct api_response *response,
+                struct error *err)
+{
+    struct buf text cleanup(buf_release) = {.max = 1 << 20};
+    if (api_query_none(request->query, err) < 0 ||
+        api->metrics(api->metrics_context, &text, err) < 0)
+        return -1;
+    response->status = 200;
+    response->content_type = "text/plain; version=0.0.4; charset=utf-8";
+    response->body_len = text.len;
+    response->body = TAKE_PTR(text.data);
+    return 0;
+}
+
+int api_openapi(struct api *api, const struct api_request *request, struct api_response *response,
+                struct error *err)
+{
+    (void)api;
+    if (api_query_none(request->query, err) < 0)
+        return -1;
+    response->status = 200;
+    response->content_type = "application/yaml";
+    response->body_static = api_openapi_text;
+    response->body_len = strlen(api_openapi_text);
+    return 0;
+}

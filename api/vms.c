@@ -1,0 +1,148 @@
+/* /vms: create, list, get, delete. Decode, authorise, call, encode. */
+#include "api/internal.h"
+
+int api_vm_find(struct api *api, const struct caller *caller, const char *id, struct store_vm *ret,
+                struct error *err)
+{
+    struct error own = {0};
+    if (store_vm_get(api->store, caller->name, id, ret, &own) == 0)
+        return 0;
+    bool missing = own.code == ERR_VM_UNKNOWN || own.code == ERR_VM_GONE;
+    struct error any = {0};
+    if (missing && caller->admin) {
+        if (store_vm_get(api->store, NULL, id, ret, &any) == 0)
+            return 0;
+        if (own.code == ERR_VM_UNKNOWN)
+            own = any;
+    }
+    *err = own;
+    return -1;
+}
+
+/* ---- create ---- */
+
+static int create_now(struct api *api, const struct api_request *request, struct vmm_spec *spec,
+                      struct api_response *response, struct error *err)
+{
+    struct store_vm vm;
+    if (vmm_spawn(api->vmm, spec, request->caller->name, &vm, err) < 0)
+        return -1;
+    if (api_respond_json(response, 201, api_vm_json(&vm), err) < 0)
+        return -1;
+    snprintf(response->location, sizeof(response->location), "/vms/%s", vm.id);
+    return 0;
+}
+
+/* The caller has his answer; the VM's row and the observer have what became of it. */
+static void finish_spawn(void *context)
+{
+    struct store_vm vm;
+    struct error err = {0};
+    (void)vmm_spawn_finish(context, &vm, &err);
+}
+
+static int create_later(struct api *api, const struct api_request *request, struct vmm_spec *spec,
+                        struct api_response *response, struct error *err)
+{
+    struct store_vm vm;
+    struct vmm_spawning *spawning = NULL;
+    if (vmm_spawn_begin(api->vmm, spec, request->caller->name, &spawning, &vm, err) < 0)
+        return -1;
+    response->later = finish_spawn;
+    response->later_context = spawning;
+    response->async_applied = true;
+    snprintf(response->location, sizeof(response->location), "/vms/%s", vm.id);
+    return api_respond_json(response, 202, api_vm_json(&vm), err);
+}
+
+int api_vm_create(struct api *api, const struct api_request *request, struct api_response *response,
+                  struct error *err)
+{
+    cleanup_json cJSON *body = NULL;
+    struct vmm_spec *spec = NULL;
+    struct priv_host host;
+    if (api_query_none(request->query, err) < 0 ||
+        json_parse(request->body, request->body_len, &body, err) < 0)
+        return -1;
+    vmm_host(api->vmm, &host);
+    if (vmm_spec_new(body, &host, api->state_dir, api->default_image, &spec, err) < 0)
+        return -1;
+    return request->respond_async ? create_later(api, request, spec, response, err)
+                                  : create_now(api, request, spec, response, err);
+}
+
+/* ---- read ---- */
+
+int api_vm_get(struct api *api, const struct api_request *request, struct api_response *response,
+               struct error *err)
+{
+    struct store_vm vm;
+    if (api_query_none(request->query, err) < 0 ||
+        api_vm_find(api, request->caller, request->id, &vm, err) < 0)
+        return -1;
+    return api_respond_json(response, 200, api_vm_json(&vm), err);
+}
+
+static cJSON *page_json(const struct store_vm *vms, size_t count, bool more)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "vms") : NULL;
+    bool failed = array == NULL;
+    for (size_t i = 0; i < count && !failed; i++) {
+        cJSON *vm = api_vm_json(&vms[i]);
+        failed = vm == NULL || !cJSON_AddItemToArray(array, vm);
+    }
+    const char *next = more && count > 0 ? vms[count - 1].instance : NULL;
+    if (failed || json_add_string(json, "next_cursor", next) < 0) {
+        cJSON_Delete(json);
+        return NULL;
+    }
+    return json;
+}
+
+int api_vm_list(struct api *api, const struct api_request *request, struct api_response *response,
+                struct error *err)
+{
+    struct api_list_query query;
+    if (api_list_query_parse(request->query, &query, err) < 0)
+        return -1;
+    const struct store_filter filter = {
+        .owner = request->caller->admin ? NULL : request->caller->name,
+        .state = query.state,
+        .label_key = query.label_key,
+        .label_value = query.label_value,
+        .after = query.cursor[0] ? query.cursor : NULL,
+        .limit = query.limit,
+    };
+    cleanup_free struct store_vm *vms = NULL;
+    size_t count = 0;
+    bool more = false;
+    if (store_vm_list(api->store, &filter, &vms, &count, &more, err) < 0 ||
+        api_respond_json(response, 200, page_json(vms, count, more), err) < 0)
+        return -1;
+    if (more && count > 0)
+        snprintf(response->link, sizeof(response->link), "</vms?%scursor=%s>; rel=\"next\"",
+                 query.kept, vms[count - 1].instance);
+    return 0;
+}
+
+/* ---- delete ---- */
+
+/* Gone already is success: a client that lost the first answer may ask again. */
+int api_vm_delete(struct api *api, const struct api_request *request, struct api_response *response,
+                  struct error *err)
+{
+    struct store_vm vm;
+    struct error gone = {0};
+    if (api_query_none(request->query, err) < 0)
+        return -1;
+    int result = api_vm_find(api, request->caller, request->id, &vm, &gone);
+    if (result == 0)
+        result = vmm_delete(api->vmm, vm.owner, request->id, &gone);
+    if (result < 0 && gone.code != ERR_VM_GONE) {
+        *err = gone;
+        return -1;
+    }
+    response->status = 204;
+    return 0;
+}

@@ -1,0 +1,173 @@
+/*
+ * guest: the agent, PID 1 in every VM. main.c boots and supervises; each connection is served by a
+ * process of its own (session.c), so a stuck peer blocks nobody, and nothing a session does can end
+ * PID 1. The bytes are in vsock/wire.h. The host is not trusted with lengths either.
+ */
+#ifndef MOTTE_GUEST_INTERNAL_H
+#define MOTTE_GUEST_INTERNAL_H
+
+#include "vsock/wire.h"
+#include <jansson.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- facts of this boot ---- */
+
+enum { GUEST_INSTANCE_LEN = 20, GUEST_HOSTNAME_LEN = 12 };
+
+struct guest_facts {
+    char instance[GUEST_INSTANCE_LEN + 1];
+    bool has_token;
+    uint8_t token[WIRE_TOKEN_SIZE];
+    int ports; /* serial ports to look for */
+    uint32_t generation;
+    int64_t boot_ms;
+    const char *cgroups; /* directory that gets one cgroup per exec; NULL: none (tests) */
+};
+/* From the kernel's command line. -1: motte.instance is missing or malformed, or motte.token is. */
+int guest_facts_parse(const char *cmdline, struct guest_facts *ret);
+
+int64_t guest_mono_ms(void);
+int64_t guest_boot_ms(void);
+/* A line on the console: few, since under emulation each byte costs. */
+void guest_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Says `what` and errno, then reboots: with reboot=t or panic=-1 the VMM ends at once. */
+_Noreturn void guest_die(const char *what);
+/* One write(2) of text into an existing file. 0 or -1. */
+int guest_put(const char *path, const char *text);
+
+/* ---- boot ---- */
+
+/* Console, /proc, /sys, modules; then the image with its writable layer, and into it. */
+void guest_boot_early(void);
+void guest_boot_root(void);
+/* Loads what /modules/order lists: one file a line, after it perhaps the virtio device id without
+ * which the module is not wanted. */
+void guest_modules_load(void);
+bool guest_virtio_has(unsigned device_id);
+
+/* ---- connections ---- */
+
+enum {
+    GUEST_FRAME_SIZE = WIRE_HEADER_SIZE + WIRE_FRAME_MAX,
+    GUEST_CHUNK = 32768, /* of output in a frame */
+    GUEST_MARK_SIZE = WIRE_TOKEN_SIZE + WIRE_NONCE_SIZE,
+};
+
+struct guest_frame {
+    enum wire_kind kind;
+    const uint8_t *data; /* borrowed until the next call */
+    size_t len;
+};
+
+/* The only reader and writer of its descriptor. On a serial port nothing tells where one host
+ * connection ends and the next begins, so each begins with a mark, which is looked for in every
+ * byte that comes in. */
+struct guest_conn {
+    int fd;
+    const uint8_t *token; /* serial ports; NULL: a socket */
+    int sigio;            /* serial ports: a signalfd that wakes when a host comes or goes */
+    bool ended;           /* nothing more can be read or written in this session */
+    bool marked;          /* serial ports: a new session's mark lies at the front of `in` */
+    int64_t absent_since; /* serial ports: no host on the other side since; 0: there is one */
+    size_t taken;         /* bytes of `in` that the frame handed out last occupies */
+    size_t in_at, in_end, out_at, out_end;
+    uint8_t in[2 * GUEST_FRAME_SIZE], out[GUEST_FRAME_SIZE + 4096];
+};
+
+/* 1 and the next whole frame; 0: bytes are missing; -1: the session is over. */
+int guest_conn_next(struct guest_conn *conn, struct guest_frame *ret);
+/* Waits for the next frame. -1: the session is over. */
+int guest_conn_read(struct guest_conn *conn, struct guest_frame *ret);
+bool guest_conn_sending(const struct guest_conn *conn);
+/* Appends a frame to what is to be sent; the caller has seen that nothing waits, or sends little.
+ */
+int guest_conn_queue(struct guest_conn *conn, enum wire_kind kind, const void *data, size_t len);
+/* Sends what is queued, taking in what comes meanwhile. -1: the session is over. */
+int guest_conn_send_all(struct guest_conn *conn);
+int guest_conn_send_json(struct guest_conn *conn, json_t *json /* stolen */);
+/* One poll() over the connection and fds[1..count-1]; fds[0] is the connection's. Sends what it can
+ * and takes what came while there is room. timeout_ms -1: none. */
+void guest_conn_poll(struct guest_conn *conn, struct pollfd *fds, nfds_t count, int timeout_ms);
+/* How long no host has been there; always 0 for sockets. */
+int64_t guest_conn_absent_ms(const struct guest_conn *conn);
+/* Serial ports: waits for the next session's mark and answers it. -1: the port is gone. */
+int guest_conn_next_session(struct guest_conn *conn);
+
+/* ---- sessions ---- */
+
+struct guest_session {
+    struct guest_conn *conn;
+    const struct guest_facts *facts;
+    bool control;      /* the hello connection: no exec here, so that pings are answered */
+    uint64_t last_id;  /* of the host's requests */
+    uint64_t hello_id; /* of our hello that waits for its answer; 0: none */
+};
+/* Serves until the connection ends. With `control`, says hello first. */
+void guest_session_run(struct guest_session *session);
+/* {"id":…,"ok":false,…}. -1: the session is over. */
+int guest_refuse(struct guest_session *session, uint64_t id, const char *code, const char *message);
+
+/* ---- exec ---- */
+
+enum { GUEST_GROUPS_MAX = 64, GUEST_TIMEOUT_MAX_MS = 7 * 24 * 3600 * 1000 };
+
+struct guest_user {
+    uid_t uid;
+    gid_t gid;
+    gid_t groups[GUEST_GROUPS_MAX];
+    size_t group_count;
+    char home[256];
+};
+/* "name", "uid" or "uid:gid", by the image's own /etc/passwd and /etc/group. -1: no such user. */
+int guest_user_find(const char *text, struct guest_user *ret);
+
+struct guest_command {
+    char **argv;     /* array owned, strings borrowed from the request */
+    char **env;      /* owned */
+    const char *cwd; /* borrowed */
+    struct guest_user user;
+    uint32_t timeout_ms;
+    bool input;
+};
+struct guest_refusal {
+    const char *code;
+    char message[160];
+};
+/* On -1 the refusal says why. Release in any case. */
+int guest_command_parse(json_t *request, struct guest_command *ret, struct guest_refusal *why);
+void guest_command_release(struct guest_command *command);
+/* In the child: becomes the command, or says on stderr why not and exits with 126 or 127. */
+_Noreturn void guest_command_become(const struct guest_command *command, const int stdio[3]);
+
+/* Serves one exec request. -1: the session is over. */
+int guest_exec(struct guest_session *session, uint64_t id, json_t *request);
+
+struct guest_cgroup {
+    char path[96]; /* "": none */
+    int fd;
+    int pressure; /* POLLPRI: it thrashes at its memory limit; -1: unknown */
+};
+/* Once, at boot: limits for all commands together, so that they never take the agent's memory. */
+void guest_cgroup_prepare(const char *parent);
+int guest_cgroup_make(const char *parent, struct guest_cgroup *ret);
+/* Kills all in it; without a cgroup the process group of `pid`. */
+void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid);
+void guest_cgroup_remove(struct guest_cgroup *cgroup);
+
+/* ---- channels ---- */
+
+/* Serves the port called "motte.<n>" for ever. */
+_Noreturn void guest_serial_serve(const char *device, int port, const struct guest_facts *facts);
+/* Finds the device of "motte.<n>" by its name, waiting for it until the deadline. */
+int guest_serial_find(int port, int64_t deadline_ms, char device[static 32]);
+int guest_vsock_listen(void);
+/* A connection from the host, or -1. */
+int guest_vsock_accept(int listener);
+/* Calls the host's hello port, again and again for 10 s. -1: nobody there. */
+int guest_vsock_hello(void);
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * motted: main of the root half. It prepares what needs root, starts the front (docs/handover.md)
+ * as another program without privileges, cuts its own, and answers the front's requests
+ * (priv/server.h) until the front ends.
+ */
+#ifndef MOTTE_MOTTED_INTERNAL_H
+#define MOTTE_MOTTED_INTERNAL_H
+
+#include "priv/server.h"
+
+enum {
+    MOTTED_TEXT_MAX = 256,
+    MOTTED_LISTEN_MAX = 8,
+    MOTTED_FILES_MAX = 65536,
+    MOTTED_FD_MIN = 10, /* descriptors for the front lie above its channel */
+};
+
+enum motted_hypervisor { MOTTED_AUTO, MOTTED_FIRECRACKER, MOTTED_QEMU };
+
+struct motted_config {
+    char listen[MOTTED_LISTEN_MAX][MOTTED_TEXT_MAX];
+    size_t listen_count;
+    char metrics_listen[MOTTED_TEXT_MAX], token_file[MOTTED_TEXT_MAX];
+    char state_dir[MOTTED_TEXT_MAX], run_dir[MOTTED_TEXT_MAX];
+    char firecracker[MOTTED_TEXT_MAX], jailer[MOTTED_TEXT_MAX], qemu[MOTTED_TEXT_MAX];
+    char front[MOTTED_TEXT_MAX], front_user[ID_NAME_MAX + 1];
+    char default_image[ID_NAME_MAX + 1], cgroup[ID_NAME_MAX + 1];
+    enum motted_hypervisor hypervisor;
+    enum log_level log_level;
+    uint32_t without; /* enum priv_guard bits */
+    bool dev, purge, help, version;
+    uint64_t uid_base, uid_count, max_vms, max_vcpus, max_memory_mib, max_disk_mib;
+    uint64_t boot_timeout_ms;
+    double memory_overcommit;
+};
+
+/* config.c: defaults, then the file of --config, then the other arguments. */
+int motted_config_read(struct motted_config *config, int argc, char *const *argv,
+                       struct error *err);
+/* options.c: one `key = value`. */
+int motted_option(struct motted_config *config, const char *key, const char *value,
+                  struct error *err);
+bool motted_option_is_flag(const char *key);
+void motted_options_print(FILE *out);
+
+/* What is handed to the front. */
+struct motted_front {
+    uid_t uid;
+    gid_t gid;
+    char name[ID_NAME_MAX + 1];
+    char path[MOTTED_TEXT_MAX];
+    int listeners[MOTTED_LISTEN_MAX]; /* owned, as all here */
+    bool tcp[MOTTED_LISTEN_MAX];
+    size_t listener_count;
+    int metrics, tokens; /* or -1 */
+    pid_t pid;
+    int pidfd;
+    _Atomic bool asked; /* SIGTERM or SIGINT was passed on */
+};
+void motted_front_init(struct motted_front *front);
+void motted_front_release(struct motted_front *front);
+
+/* prepare.c: everything but sockets that is done once, as full root. */
+int motted_find_front(const struct motted_config *config, struct motted_front *front,
+                      struct error *err);
+/* The program that lies beside or beneath this one: "motte-front", "motte-admin". */
+int motted_find_program(const char *name, char out[static MOTTED_TEXT_MAX], struct error *err);
+int motted_make_directories(const struct motted_config *config, const struct motted_front *front,
+                            struct error *err);
+/* Held as long as the process lives; the descriptor or -1. */
+int motted_lock(const char *run_dir, struct error *err);
+int motted_raise_limits(struct error *err);
+void motted_load_modules(void);
+int motted_read_tokens(const char *path, struct error *err); /* a memfd or -1 */
+
+/* listen.c */
+int motted_listen_all(const struct motted_config *config, struct motted_front *front,
+                      struct error *err);
+
+/* confine.c: capabilities and the launcher's seccomp filter. Before any thread is made. */
+int motted_confine(struct error *err);
+
+/* front.c */
+int motted_front_start(const struct motted_config *config, struct motted_front *front, int channel,
+                       struct error *err);
+/* A thread that passes SIGTERM and SIGINT on; both must be blocked already. */
+int motted_forward_signals(struct motted_front *front, struct error *err);
+/* Waits for the front; its exit status, 128 + signal, or 1 if it ended well unasked. */
+int motted_front_wait(const struct motted_front *front);
+
+#endif

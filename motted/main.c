@@ -1,0 +1,216 @@
+/* motted: prepare as root, start the front, give up what is no longer needed, answer the front. */
+#include "motted/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+static void print_help(void)
+{
+    printf("motted " MOTTE_VERSION " - one microVM per agent\n\n"
+           "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
+           "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
+           "                                              rules, cgroups and records\n"
+           "  motted doctor|image|leftovers|token …       see motte-admin\n\n"
+           "The same options stand in FILE as `option = value`, FILE being root's:\n");
+    motted_options_print(stdout);
+}
+
+static bool is_admin_word(const char *word)
+{
+    static const char *const words[] = {"doctor", "image", "leftovers", "token"};
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        if (strcmp(word, words[i]) == 0)
+            return true;
+    return false;
+}
+
+static int run_admin(char **argv, struct error *err)
+{
+    char path[MOTTED_TEXT_MAX];
+    if (motted_find_program("motte-admin", path, err) < 0)
+        return -1;
+    execv(path, argv);
+    return error_set(err, ERR_SYSTEM, errno, "executing %s", path);
+}
+
+/* auto: the production hypervisor where KVM can run a guest, emulation only when it was allowed. */
+static int choose_hypervisor(const struct motted_config *config, struct priv_config *priv,
+                             struct error *err)
+{
+    char reason[160] = "";
+    enum motted_hypervisor wanted = config->hypervisor;
+    if (wanted == MOTTED_AUTO)
+        wanted = priv_kvm_probe(reason) == PRIV_KVM_OK ? MOTTED_FIRECRACKER : MOTTED_QEMU;
+    priv->hypervisor = wanted == MOTTED_FIRECRACKER ? PRIV_FIRECRACKER : PRIV_QEMU;
+    priv->emulated = wanted == MOTTED_QEMU;
+    if (!priv->emulated)
+        return 0;
+    if (!config->dev)
+        return error_set(err, ERR_HYPERVISOR_MISSING, 0,
+                         "%s%sonly emulation is left, which is not a security border; "
+                         "start with --dev to try Motte all the same, see motted doctor",
+                         reason, reason[0] == '\0' ? "" : ": ");
+    log_warn("VMs run under QEMU's emulation: emulation is not a security border, for development "
+             "only%s%s",
+             reason[0] == '\0' ? "" : "; ", reason);
+    return 0;
+}
+
+static int host_memory_mib(double overcommit, uint32_t *ret, struct error *err)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    if (pages <= 0 || size <= 0)
+        return error_set(err, ERR_SYSTEM, errno, "asking for the host's memory");
+    double mib = (double)pages * (double)size / (1 << 20) * overcommit;
+    *ret = mib > (double)UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
+    return 0;
+}
+
+static int fill(const struct motted_config *config, const struct motted_front *front,
+                struct priv_config *ret, struct error *err)
+{
+    *ret = (struct priv_config){
+        .run_dir = config->run_dir,
+        .state_dir = config->state_dir,
+        .cgroup = config->cgroup,
+        .firecracker = config->firecracker,
+        .jailer = config->jailer,
+        .qemu = config->qemu,
+        .without = config->without,
+        .uid_base = (uint32_t)config->uid_base,
+        .uid_count = (uint32_t)config->uid_count,
+        .front_gid = front->gid,
+        .max_vms = (uint32_t)config->max_vms,
+        .max_vcpus = (uint32_t)config->max_vcpus,
+        .max_memory_mib = (uint32_t)config->max_memory_mib,
+        .max_disk_mib = (uint32_t)config->max_disk_mib,
+    };
+    if (config->purge) /* needs no hypervisor */
+        return 0;
+    if (host_memory_mib(config->memory_overcommit, &ret->total_memory_mib, err) < 0)
+        return -1;
+    if (ret->max_memory_mib == 0 || ret->max_memory_mib > ret->total_memory_mib)
+        ret->max_memory_mib = ret->total_memory_mib;
+    return choose_hypervisor(config, ret, err);
+}
+
+static int purge(const struct motted_config *config, struct priv_server *server, struct error *err)
+{
+    static const char *const names[] = {"priv", "jail", "motte.sock", "motted.lock"};
+    if (priv_server_purge(server, err) < 0)
+        return -1;
+    cleanup_close int run = open(config->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (fs_remove_tree(run, names[i]) < 0)
+            return error_set(err, ERR_SYSTEM, errno, "removing %s/%s", config->run_dir, names[i]);
+    log_info("every VM is killed and all of Motte's rules, cgroups and records are removed");
+    return 0;
+}
+
+static void block_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* Returns the exit status when the front has ended. */
+static int serve(const struct motted_config *config, struct motted_front *front,
+                 struct priv_server *server, struct error *err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "making the channel to the front");
+    cleanup_close int ours = fcntl(pair[0], F_DUPFD_CLOEXEC, MOTTED_FD_MIN);
+    cleanup_close int theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, MOTTED_FD_MIN);
+    close(pair[0]);
+    close(pair[1]);
+    if (ours < 0 || theirs < 0)
+        return error_set(err, ERR_SYSTEM, errno, "making the channel to the front");
+    if (motted_confine(err) < 0)
+        return -1;
+    if (motted_front_start(config, front, theirs, err) < 0)
+        return -1;
+    close(TAKE_FD(theirs));
+    return motted_forward_signals(front, err) < 0 ? -1 : priv_server_run(server, ours, err);
+}
+
+static int prepare_front(const struct motted_config *config, struct motted_front *front,
+                         struct error *err)
+{
+    if (motted_find_front(config, front, err) < 0 ||
+        motted_make_directories(config, front, err) < 0 ||
+        motted_listen_all(config, front, err) < 0)
+        return -1;
+    if (config->token_file[0] == '\0')
+        return 0;
+    front->tokens = motted_read_tokens(config->token_file, err);
+    return front->tokens < 0 ? -1 : 0;
+}
+
+static int prepare(const struct motted_config *config, struct motted_front *front,
+                   struct priv_server **ret, struct error *err)
+{
+    struct priv_config priv;
+    if (motted_raise_limits(err) < 0 || (!config->purge && prepare_front(config, front, err) < 0))
+        return -1;
+    if (fill(config, front, &priv, err) < 0)
+        return -1;
+    motted_load_modules();
+    return priv_server_open(&priv, ret, err);
+}
+
+static int run(const struct motted_config *config, struct error *err)
+{
+    if (geteuid() != 0)
+        return error_set(err, ERR_CONFIG, 0,
+                         "motted prepares namespaces, firewall and jails: start it as root");
+    umask(022);
+    block_signals();
+    cleanup_close int lock = motted_lock(config->run_dir, err);
+    if (lock < 0)
+        return -1;
+    struct motted_front front;
+    struct priv_server *server = NULL;
+    motted_front_init(&front);
+    int result = prepare(config, &front, &server, err);
+    if (result == 0 && config->purge)
+        result = purge(config, server, err);
+    else if (result == 0)
+        result = serve(config, &front, server, err);
+    if (front.pid > 0)
+        result = motted_front_wait(&front);
+    priv_server_free(server);
+    motted_front_release(&front);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    struct motted_config config;
+    struct error err = {0};
+    int result;
+    log_open("motted", LOG_LEVEL_INFO);
+    if (argc > 1 && is_admin_word(argv[1])) {
+        result = run_admin(argv, &err);
+    } else {
+        result = motted_config_read(&config, argc, argv, &err);
+        log_open("motted", config.log_level);
+        if (result == 0 && config.help)
+            print_help();
+        else if (result == 0 && config.version)
+            puts("motted " MOTTE_VERSION);
+        else if (result == 0)
+            result = run(&config, &err);
+    }
+    if (err.code == ERR_NONE)
+        return result;
+    log_error("%s", err.msg);
+    return result > 0 ? result : 1;
+}

@@ -1,0 +1,188 @@
+/* The options, one line each: the same keys on the command line and in the configuration file. */
+#include "motted/internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+
+enum kind { TEXT, PATH, NUMBER, FLAG, LISTEN, HYPERVISOR, WITHOUT, RATIO, LEVEL, NAME };
+
+struct option {
+    const char *key;
+    enum kind kind;
+    size_t offset, size;
+    uint64_t min, max;
+    const char *help;
+};
+
+#define FIELD(name) offsetof(struct motted_config, name), sizeof(((struct motted_config *)0)->name)
+
+static const struct option options[] = {
+    {"listen", LISTEN, FIELD(listen), 0, 0,
+     "unix:/PATH or tcp:127.0.0.1:PORT, may be repeated (unix:<run-dir>/motte.sock)"},
+    {"metrics-listen", TEXT, FIELD(metrics_listen), 0, 0,
+     "where /metrics, /healthz and /readyz alone are served (nowhere)"},
+    {"token-file", PATH, FIELD(token_file), 0, 0,
+     "`name = token` lines, for callers over TCP; root's, 0600"},
+    {"state-dir", PATH, FIELD(state_dir), 0, 0, "images, kernels, database (/var/lib/motte)"},
+    {"run-dir", PATH, FIELD(run_dir), 0, 0, "records and sockets, on tmpfs (/run/motte)"},
+    {"hypervisor", HYPERVISOR, FIELD(hypervisor), 0, 0, "auto, firecracker or qemu (auto)"},
+    {"firecracker", PATH, FIELD(firecracker), 0, 0, "(/usr/local/bin/firecracker)"},
+    {"jailer", PATH, FIELD(jailer), 0, 0, "Firecracker's jailer (/usr/local/bin/jailer)"},
+    {"qemu", PATH, FIELD(qemu), 0, 0, "(/usr/bin/qemu-system-x86_64)"},
+    {"front", PATH, FIELD(front), 0, 0, "the program motte-front (found beside motted)"},
+    {"front-user", NAME, FIELD(front_user), 0, 0, "who the front runs as (motte)"},
+    {"default-image", NAME, FIELD(default_image), 0, 0, "image of VMs that name none (python)"},
+    {"cgroup", NAME, FIELD(cgroup), 0, 0, "cgroup that holds the VMs' cgroups (motte)"},
+    {"uid-base", NUMBER, FIELD(uid_base), 1000, UINT32_MAX, "first uid for VMs (1879048192)"},
+    {"uid-count", NUMBER, FIELD(uid_count), 1, 1 << 20, "how many (65536)"},
+    {"max-vms", NUMBER, FIELD(max_vms), 1, 65536, "VMs at once (1000)"},
+    {"max-vcpus", NUMBER, FIELD(max_vcpus), 1, 32, "vCPUs of a VM (32)"},
+    {"max-memory-mib", NUMBER, FIELD(max_memory_mib), 128, 1 << 24,
+     "memory of a VM (all that VMs may have)"},
+    {"max-disk-mib", NUMBER, FIELD(max_disk_mib), 0, 1 << 24, "scratch disk of a VM (16384)"},
+    {"memory-overcommit", RATIO, FIELD(memory_overcommit), 0, 0,
+     "memory of all VMs together, as a share of the host's (1.0)"},
+    {"boot-timeout-ms", NUMBER, FIELD(boot_timeout_ms), 100, 3600000,
+     "from start to the guest's hello (60000)"},
+    {"without", WITHOUT, FIELD(without), 0, 0,
+     "a guard to go without: firewall, cgroup or seccomp; shows in every VM's record"},
+    {"log-level", LEVEL, FIELD(log_level), 0, 0, "error, warn, info or debug (info)"},
+    {"dev", FLAG, FIELD(dev), 0, 0, "allow emulation where KVM cannot be used: no security border"},
+};
+
+static int put_text(const struct option *option, char *field, size_t size, const char *value,
+                    struct error *err)
+{
+    size_t len = strlen(value);
+    if (len == 0 || len >= size)
+        return error_set(err, ERR_CONFIG, 0, "%s: a text of 1 to %zu characters", option->key,
+                         size - 1);
+    if (option->kind == PATH && value[0] != '/')
+        return error_set(err, ERR_CONFIG, 0, "%s: `%.60s` is not an absolute path", option->key,
+                         value);
+    if (option->kind == NAME && !id_name_valid(value))
+        return error_set(err, ERR_CONFIG, 0, "%s: `%.60s` is not a name of [a-z0-9._-]",
+                         option->key, value);
+    memcpy(field, value, len + 1);
+    return 0;
+}
+
+static int put_ratio(const struct option *option, double *field, const char *value,
+                     struct error *err)
+{
+    char *end = NULL;
+    double ratio = strtod(value, &end);
+    if (!isdigit((unsigned char)value[0]) || *end != '\0' || !(ratio >= 0.1 && ratio <= 16))
+        return error_set(err, ERR_CONFIG, 0, "%s: `%.40s` is not a number from 0.1 to 16",
+                         option->key, value);
+    *field = ratio;
+    return 0;
+}
+
+/* The place of `value` among the words, or -1 with an error that lists them. */
+static int choose(const struct option *option, const char *value, const char *const *words,
+                  size_t count, struct error *err)
+{
+    char list[128] = "";
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(value, words[i]) == 0)
+            return (int)i;
+        size_t len = strlen(list);
+        snprintf(list + len, sizeof(list) - len, "%s%s", i == 0 ? "" : ", ", words[i]);
+    }
+    return error_set(err, ERR_CONFIG, 0, "%s: `%.40s` is none of %s", option->key, value, list);
+}
+
+static int put_choice(const struct option *option, struct motted_config *config, const char *value,
+                      struct error *err)
+{
+    static const char *const hypervisors[] = {"auto", "firecracker", "qemu"};
+    static const char *const levels[] = {"error", "warn", "info", "debug"};
+    static const char *const guards[] = {"firewall", "cgroup", "seccomp"};
+    static const uint32_t bits[] = {PRIV_GUARD_FIREWALL, PRIV_GUARD_CGROUP, PRIV_GUARD_SECCOMP};
+    int chosen;
+    if (option->kind == HYPERVISOR)
+        chosen = choose(option, value, hypervisors, COUNT_OF(hypervisors), err);
+    else if (option->kind == LEVEL)
+        chosen = choose(option, value, levels, COUNT_OF(levels), err);
+    else
+        chosen = choose(option, value, guards, COUNT_OF(guards), err);
+    if (chosen < 0)
+        return -1;
+    if (option->kind == HYPERVISOR)
+        config->hypervisor = (enum motted_hypervisor)chosen;
+    else if (option->kind == LEVEL)
+        config->log_level = (enum log_level)chosen;
+    else
+        config->without |= bits[chosen];
+    return 0;
+}
+
+static int put_listen(const struct option *option, struct motted_config *config, const char *value,
+                      struct error *err)
+{
+    if (config->listen_count == MOTTED_LISTEN_MAX)
+        return error_set(err, ERR_CONFIG, 0, "listen: at most %d", MOTTED_LISTEN_MAX);
+    if (put_text(option, config->listen[config->listen_count], MOTTED_TEXT_MAX, value, err) < 0)
+        return -1;
+    config->listen_count++;
+    return 0;
+}
+
+static int put_flag(const struct option *option, bool *field, const char *value, struct error *err)
+{
+    static const char *const words[] = {"false", "true"};
+    int chosen = choose(option, value, words, COUNT_OF(words), err);
+    if (chosen < 0)
+        return -1;
+    *field = chosen == 1;
+    return 0;
+}
+
+static const struct option *find(const char *key)
+{
+    for (size_t i = 0; i < COUNT_OF(options); i++)
+        if (strcmp(options[i].key, key) == 0)
+            return &options[i];
+    return NULL;
+}
+
+bool motted_option_is_flag(const char *key)
+{
+    const struct option *option = find(key);
+    return option != NULL && option->kind == FLAG;
+}
+
+int motted_option(struct motted_config *config, const char *key, const char *value,
+                  struct error *err)
+{
+    const struct option *option = find(key);
+    if (option == NULL)
+        return error_set(err, ERR_CONFIG, 0, "no such option: %.60s; see motted --help", key);
+    char *field = (char *)config + option->offset;
+    switch (option->kind) {
+    case TEXT:
+    case PATH:
+    case NAME:
+        return put_text(option, field, option->size, value, err);
+    case NUMBER:
+        return kv_number(key, value, option->min, option->max, (uint64_t *)(void *)field, err);
+    case FLAG:
+        return put_flag(option, (bool *)field, value, err);
+    case LISTEN:
+        return put_listen(option, config, value, err);
+    case RATIO:
+        return put_ratio(option, (double *)(void *)field, value, err);
+    case HYPERVISOR:
+    case WITHOUT:
+    case LEVEL:
+        return put_choice(option, config, value, err);
+    }
+    return error_set(err, ERR_INTERNAL, 0, "option %s has no kind", key);
+}
+
+void motted_options_print(FILE *out)
+{
+    for (size_t i = 0; i < COUNT_OF(options); i++)
+        fprintf(out, "  --%-18s %s\n", options[i].key, options[i].help);
+}

@@ -1,0 +1,161 @@
+/* What only root can do and what is done once: find the front and its user, directories, the lock,
+ * limits, modules, the tokens. */
+#include "motted/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <spawn.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+enum { TOKENS_MAX = 1 << 20 };
+
+int motted_find_program(const char *name, char out[static MOTTED_TEXT_MAX], struct error *err)
+{
+    static const char *const places[] = {"../libexec/motte", "."};
+    char self[MOTTED_TEXT_MAX], path[2 * MOTTED_TEXT_MAX];
+    ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    self[len < 0 ? 0 : len] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    for (size_t i = 0; slash != NULL && i < COUNT_OF(places); i++) {
+        snprintf(path, sizeof(path), "%s/%s/%s", self, places[i], name);
+        if (access(path, X_OK) == 0 && strlen(path) < MOTTED_TEXT_MAX) {
+            memcpy(out, path, strlen(path) + 1);
+            return 0;
+        }
+    }
+    return error_set(err, ERR_CONFIG, 0, "%s is neither in %s/../libexec/motte nor in %s", name,
+                     self, self);
+}
+
+int motted_find_front(const struct motted_config *config, struct motted_front *front,
+                      struct error *err)
+{
+    const char *name = config->front_user;
+    errno = 0;
+    const struct passwd *user = getpwnam(name);
+    if (user == NULL)
+        return error_set(err, ERR_CONFIG, 0,
+                         "there is no user `%s` for the front; make it: useradd --system "
+                         "--user-group --no-create-home --shell /usr/sbin/nologin %s",
+                         name, name);
+    if (user->pw_uid == 0 || user->pw_gid == 0)
+        return error_set(err, ERR_CONFIG, 0, "the front must not run as root or in its group");
+    front->uid = user->pw_uid;
+    front->gid = user->pw_gid;
+    snprintf(front->name, sizeof(front->name), "%s", name);
+    if (config->front[0] == '\0')
+        return motted_find_program("motte-front", front->path, err);
+    if (access(config->front, X_OK) < 0)
+        return error_set(err, ERR_CONFIG, errno, "looking for the front %s", config->front);
+    snprintf(front->path, sizeof(front->path), "%s", config->front);
+    return 0;
+}
+
+static int make_directory(const char *parent, const char *name, mode_t mode, uid_t uid, gid_t gid,
+                          struct error *err)
+{
+    char path[MOTTED_TEXT_MAX + 16];
+    snprintf(path, sizeof(path), "%s/%s", parent, name);
+    if (fs_mkdir_p(path, 0755) < 0)
+        return error_set(err, ERR_CONFIG, errno, "making %s", path);
+    cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fchown(fd, uid, gid) < 0 || fchmod(fd, mode) < 0)
+        return error_set(err, ERR_CONFIG, errno, "making %s", path);
+    return 0;
+}
+
+int motted_make_directories(const struct motted_config *config, const struct motted_front *front,
+                            struct error *err)
+{
+    if (make_directory(config->run_dir, ".", 0755, 0, 0, err) < 0 ||
+        make_directory(config->state_dir, ".", 0755, 0, 0, err) < 0 ||
+        make_directory(config->state_dir, "images", 0755, 0, 0, err) < 0 ||
+        make_directory(config->state_dir, "kernels", 0755, 0, 0, err) < 0)
+        return -1;
+    return make_directory(config->state_dir, "front", 0700, front->uid, front->gid, err);
+}
+
+int motted_lock(const char *run_dir, struct error *err)
+{
+    char path[MOTTED_TEXT_MAX + 16];
+    if (fs_mkdir_p(run_dir, 0755) < 0)
+        return error_set(err, ERR_CONFIG, errno, "making %s", run_dir);
+    snprintf(path, sizeof(path), "%s/motted.lock", run_dir);
+    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_set(err, ERR_CONFIG, errno, "opening %s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK
+                   ? error_set(err, ERR_CONFIG, 0,
+                               "another motted runs with the run-dir %s; stop it first, or give "
+                               "this one directories and a cgroup of its own",
+                               run_dir)
+                   : error_set(err, ERR_CONFIG, errno, "locking %s", path);
+    return TAKE_FD(fd);
+}
+
+/* A VM takes three descriptors here and some ten in the front. Without CAP_SYS_RESOURCE (a container)
+ * the hard limit stays as it is, and fewer VMs fit. */
+int motted_raise_limits(struct error *err)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "reading the limit of open files");
+    struct rlimit wanted = {MOTTED_FILES_MAX, MOTTED_FILES_MAX};
+    if (limit.rlim_max >= MOTTED_FILES_MAX)
+        wanted.rlim_max = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &wanted) == 0)
+        return 0;
+    log_warn("open files stay limited to %llu instead of %d; raise the limit (LimitNOFILE=) for more "
+             "VMs",
+             (unsigned long long)limit.rlim_max, MOTTED_FILES_MAX);
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "raising the limit of open files");
+    return 0;
+}
+
+/* Where they are built in, or modprobe is missing, there is nothing to do: netfilter_open tells. */
+void motted_load_modules(void)
+{
+    char program[] = "modprobe", all[] = "-a", quiet[] = "-q", v4[] = "ip_tables",
+         v6[] = "ip6_tables", security4[] = "iptable_security", security6[] = "ip6table_security",
+         path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+    char *argv[] = {program, all, quiet, v4, v6, security4, security6, NULL};
+    char *environment[] = {path, NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    if (posix_spawn_file_actions_init(&actions) != 0)
+        return;
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    if (posix_spawnp(&pid, program, &actions, NULL, argv, environment) == 0)
+        waitpid(pid, NULL, 0);
+    posix_spawn_file_actions_destroy(&actions);
+}
+
+int motted_read_tokens(const char *path, struct error *err)
+{
+    struct stat st;
+    cleanup_free char *text = malloc(TOKENS_MAX);
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    cleanup_close int memory = memfd_create("motte-tokens", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (text == NULL || fd < 0 || memory < 0 || fstat(fd, &st) < 0)
+        return error_set(err, ERR_CONFIG, errno, "opening the tokens %s", path);
+    if (!S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 077) != 0)
+        return error_set(err, ERR_CONFIG, 0, "%s holds secrets: chown root:root and chmod 600 it",
+                         path);
+    ssize_t len = read(fd, text, TOKENS_MAX);
+    bool written = len >= 0 && len < TOKENS_MAX && fs_write_all(memory, text, (size_t)len) == 0 &&
+                   lseek(memory, 0, SEEK_SET) == 0 &&
+                   fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) == 0;
+    explicit_bzero(text, TOKENS_MAX);
+    int high = written ? fcntl(memory, F_DUPFD_CLOEXEC, MOTTED_FD_MIN) : -1;
+    return high >= 0 ? high : error_set(err, ERR_CONFIG, errno, "reading the tokens %s", path);
+}

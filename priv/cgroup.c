@@ -1,0 +1,220 @@
+/* The cgroup of an instance: made with limits that are read back, checked, counted, killed. The
+ * list of settings is the same for writing and for checking. */
+#include "priv/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+enum { SETTINGS_MAX = 6, PROCS_MAX = 65536, PERIOD_US = 100000, DESTROY_TIMEOUT_MS = 5000 };
+
+struct setting {
+    size_t at;
+    const char *file;
+    bool optional; /* kernels without swap accounting lack it */
+    char text[40];
+};
+
+__attribute__((format(printf, 5, 6))) static void
+put(struct setting **next, size_t at, const char *file, bool optional, const char *fmt, ...)
+{
+    struct setting *setting = (*next)++;
+    setting->at = at;
+    setting->file = file;
+    setting->optional = optional;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(setting->text, sizeof(setting->text), fmt, args);
+    va_end(args);
+}
+
+static size_t settings(const struct priv_cgroups *cgroups, const struct priv_shape *shape,
+                       uint32_t overhead_mib, struct setting out[static SETTINGS_MAX])
+{
+    struct setting *next = out;
+    unsigned long long bytes = ((unsigned long long)shape->memory_mib + overhead_mib) << 20;
+    unsigned long long quota = (unsigned long long)shape->vcpus * PERIOD_US;
+    if (cgroups->version == 2) {
+        put(&next, 0, "memory.max", false, "%llu", bytes);
+        put(&next, 0, "memory.swap.max", true, "0");
+        put(&next, 0, "cpu.max", false, "%llu %d", quota, PERIOD_US);
+        put(&next, 0, "pids.max", false, "%d", PRIV_PIDS_MAX);
+    } else {
+        put(&next, PRIV_CGROUP_MEMORY, "memory.limit_in_bytes", false, "%llu", bytes);
+        put(&next, PRIV_CGROUP_MEMORY, "memory.memsw.limit_in_bytes", true, "%llu", bytes);
+        put(&next, PRIV_CGROUP_MEMORY, "memory.swappiness", true, "0");
+        put(&next, PRIV_CGROUP_CPU, "cpu.cfs_period_us", false, "%d", PERIOD_US);
+        put(&next, PRIV_CGROUP_CPU, "cpu.cfs_quota_us", false, "%llu", quota);
+        put(&next, PRIV_CGROUP_PIDS, "pids.max", false, "%d", PRIV_PIDS_MAX);
+    }
+    return (size_t)(next - out);
+}
+
+int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const char *instance)
+{
+    return fs_open_beneath(cgroups->root[at], instance, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+static int check_setting(int dirfd, const struct setting *setting, struct error *err)
+{
+    char text[64];
+    if (fs_read_at(dirfd, setting->file, text, sizeof(text)) < 0) {
+        if (errno == ENOENT && setting->optional)
+            return 0;
+        return error_set(err, ERR_CGROUP, errno, "reading back %s", setting->file);
+    }
+    text[strcspn(text, "\n")] = '\0';
+    if (strcmp(text, setting->text) != 0)
+        return error_set(err, ERR_CGROUP, 0, "%s reads back as `%s` in the place of `%s`",
+                         setting->file, text, setting->text);
+    return 0;
+}
+
+static int write_setting(int dirfd, const struct setting *setting, struct error *err)
+{
+    if (fs_write_at(dirfd, setting->file, setting->text) == 0 ||
+        (errno == ENOENT && setting->optional))
+        return 0;
+    return error_set(err, ERR_CGROUP, errno, "setting %s to %s", setting->file, setting->text);
+}
+
+static int limits(const struct priv_cgroups *cgroups, const char *instance,
+                  const struct priv_shape *shape, uint32_t overhead_mib,
+                  int (*each)(int, const struct setting *, struct error *), struct error *err)
+{
+    struct setting list[SETTINGS_MAX];
+    size_t count = settings(cgroups, shape, overhead_mib, list);
+    for (size_t i = 0; i < count; i++) {
+        cleanup_close int dirfd = priv_cgroup_directory(cgroups, list[i].at, instance);
+        if (dirfd < 0)
+            return error_set(err, ERR_CGROUP, errno, "opening the cgroup of %s", instance);
+        if (each(dirfd, &list[i], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
+                     const struct priv_shape *shape, uint32_t overhead_mib, struct error *err)
+{
+    for (size_t i = 0; i < cgroups->count; i++)
+        if (mkdirat(cgroups->root[i], instance, 0755) < 0)
+            return error_set(err, ERR_CGROUP, errno, "making the cgroup of %s", instance);
+    if (limits(cgroups, instance, shape, overhead_mib, write_setting, err) < 0)
+        return -1;
+    return limits(cgroups, instance, shape, overhead_mib, check_setting, err);
+}
+
+/* Calls `each` per process of the directory; a process that leaves meanwhile may be seen. */
+static int each_process(const struct priv_cgroups *cgroups, size_t at, const char *instance,
+                        bool (*each)(void *context, pid_t pid), void *context)
+{
+    cleanup_close int dirfd = priv_cgroup_directory(cgroups, at, instance);
+    cleanup_free char *text = malloc(PROCS_MAX);
+    if (dirfd < 0 || text == NULL || fs_read_at(dirfd, "cgroup.procs", text, PROCS_MAX) < 0)
+        return -1;
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;)
+        if (*line != '\0' && !each(context, (pid_t)strtol(line, NULL, 10)))
+            break;
+    return 0;
+}
+
+static bool is_not(void *context, pid_t pid)
+{
+    pid_t *wanted = context;
+    if (pid != *wanted)
+        return true;
+    *wanted = 0;
+    return false;
+}
+
+static bool holds_at(const struct priv_cgroups *cgroups, size_t at, const char *instance, pid_t pid)
+{
+    pid_t wanted = pid;
+    return each_process(cgroups, at, instance, is_not, &wanted) == 0 && wanted == 0;
+}
+
+bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid)
+{
+    for (size_t i = 0; i < cgroups->count; i++)
+        if (!holds_at(cgroups, i, instance, pid))
+            return false;
+    return true;
+}
+
+int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
+                      const struct priv_shape *shape, uint32_t overhead_mib, pid_t pid,
+                      struct error *err)
+{
+    if (limits(cgroups, instance, shape, overhead_mib, check_setting, err) < 0)
+        return -1;
+    if (!priv_cgroup_holds(cgroups, instance, pid))
+        return error_set(err, ERR_CGROUP, 0, "process %d is not in the cgroup of %s", (int)pid,
+                         instance);
+    return 0;
+}
+
+int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                       struct error *err)
+{
+    char text[16];
+    snprintf(text, sizeof(text), "%d", (int)pid);
+    for (size_t i = 0; i < cgroups->count; i++) {
+        cleanup_close int dirfd = priv_cgroup_directory(cgroups, i, instance);
+        if (dirfd < 0 || fs_write_at(dirfd, "cgroup.procs", text) < 0)
+            return error_set(err, ERR_CGROUP, errno, "putting the VMM into the cgroup of %s",
+                             instance);
+    }
+    return 0;
+}
+
+struct victim {
+    const struct priv_cgroups *cgroups;
+    const char *instance;
+    size_t at;
+};
+
+/* The pidfd first, then the look whether it is still in the cgroup: a pid may be another's by now.
+ */
+static bool kill_one(void *context, pid_t pid)
+{
+    const struct victim *victim = context;
+    cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pidfd >= 0 && holds_at(victim->cgroups, victim->at, victim->instance, pid))
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    return true;
+}
+
+static void kill_all(const struct priv_cgroups *cgroups, const char *instance)
+{
+    cleanup_close int dirfd =
+        cgroups->version == 2 ? priv_cgroup_directory(cgroups, 0, instance) : -1;
+    if (dirfd >= 0 && fs_write_at(dirfd, "cgroup.kill", "1") == 0)
+        return;
+    for (size_t i = 0; i < cgroups->count; i++) {
+        struct victim victim = {cgroups, instance, i};
+        each_process(cgroups, i, instance, kill_one, &victim);
+    }
+}
+
+int priv_cgroup_destroy(const struct priv_cgroups *cgroups, const char *instance, struct error *err)
+{
+    int64_t deadline = clock_mono_ms() + DESTROY_TIMEOUT_MS;
+    for (;;) {
+        int busy = 0;
+        for (size_t i = 0; i < cgroups->count; i++)
+            if (unlinkat(cgroups->root[i], instance, AT_REMOVEDIR) < 0 && errno != ENOENT)
+                busy = errno;
+        if (busy == 0)
+            return 0;
+        if (busy != EBUSY || clock_mono_ms() > deadline)
+            return error_set(err, ERR_CGROUP, busy, "removing the cgroup of %s", instance);
+        kill_all(cgroups, instance);
+        nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    }
+}

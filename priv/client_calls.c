@@ -1,0 +1,168 @@
+/* The operations: each fills a request, asks, and reads its part of the reply. */
+#include "priv/client_internal.h"
+
+/* Checked here too, so that a slip in the front reads better than "refused". */
+static int name_instance(struct priv_request *request, const char *instance, struct error *err)
+{
+    if (!id_instance_valid(instance)) {
+        return error_set(err, ERR_INTERNAL, 0, "\"%.32s\" is no instance id", instance);
+    }
+    memcpy(request->instance, instance, ID_INSTANCE_LEN);
+    return 0;
+}
+
+static int bad_reply(const struct priv_call *call, struct error *err)
+{
+    return error_set(err, ERR_INTERNAL, 0,
+                     "the root half (motted) answered operation %u with nonsense",
+                     (unsigned)call->op);
+}
+
+/* A NUL must stand where a text may end; what comes after it does not matter. */
+static bool text_ends(const char *text, size_t size)
+{
+    return memchr(text, '\0', size) != NULL;
+}
+
+int priv_host(struct priv_client *client, struct priv_host *ret, struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_HOST);
+    struct priv_request request = {0};
+    if (priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    const struct priv_host *host = &call.reply.u.host;
+    if (!text_ends(host->vmm_version, sizeof(host->vmm_version))) {
+        return bad_reply(&call, err);
+    }
+    *ret = *host;
+    return 0;
+}
+
+int priv_reserve(struct priv_client *client, char ret_instance[static ID_INSTANCE_SIZE],
+                 char ret_chain[static PRIV_CHAIN_SIZE], uint32_t *ret_uid, struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_RESERVE);
+    struct priv_request request = {0};
+    if (priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    const char *instance = call.reply.u.reserve.instance;
+    const char *chain = call.reply.u.reserve.chain;
+    if (!text_ends(instance, ID_INSTANCE_SIZE) || !id_instance_valid(instance) ||
+        !text_ends(chain, PRIV_CHAIN_SIZE)) {
+        return bad_reply(&call, err);
+    }
+    memcpy(ret_instance, instance, ID_INSTANCE_SIZE);
+    memcpy(ret_chain, chain, PRIV_CHAIN_SIZE);
+    *ret_uid = call.reply.u.reserve.uid;
+    return 0;
+}
+
+int priv_guard(struct priv_client *client, const char *instance, const struct priv_shape *shape,
+               struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_GUARD);
+    struct priv_request request = {.u.guard = *shape};
+    if (name_instance(&request, instance, err) != 0) {
+        return -1;
+    }
+    return priv_call_ask(&call, client, &request, 0, 0, err);
+}
+
+int priv_launch(struct priv_client *client, const char *instance,
+                const uint8_t image[static HASH_SIZE], struct priv_launched *ret, struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_LAUNCH);
+    struct priv_request request = {0};
+    memcpy(request.u.launch.image, image, HASH_SIZE);
+    if (name_instance(&request, instance, err) != 0 ||
+        priv_call_ask(&call, client, &request, 2, 3, err) != 0) {
+        return -1;
+    }
+    ret->pidfd = priv_call_take_fd(&call, 0);
+    ret->console = priv_call_take_fd(&call, 1);
+    ret->hello = call.fd_count > 2 ? priv_call_take_fd(&call, 2) : -1;
+    memcpy(ret->token, call.reply.u.launch.token, PRIV_TOKEN_SIZE);
+    return 0;
+}
+
+int priv_open(struct priv_client *client, const char *instance, enum priv_socket what,
+              uint32_t port, struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_OPEN);
+    struct priv_request request = {.u.open = {.what = what, .port = port}};
+    if (name_instance(&request, instance, err) != 0 ||
+        priv_call_ask(&call, client, &request, 1, 1, err) != 0) {
+        return -1;
+    }
+    return priv_call_take_fd(&call, 0);
+}
+
+int priv_check(struct priv_client *client, const char *instance, struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_CHECK);
+    struct priv_request request = {0};
+    if (name_instance(&request, instance, err) != 0) {
+        return -1;
+    }
+    return priv_call_ask(&call, client, &request, 0, 0, err);
+}
+
+int priv_usage(struct priv_client *client, const char *instance, struct priv_usage *ret,
+               struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_USAGE);
+    struct priv_request request = {0};
+    if (name_instance(&request, instance, err) != 0 ||
+        priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    *ret = call.reply.u.usage;
+    return 0;
+}
+
+int priv_kill(struct priv_client *client, const char *instance, struct priv_killed *ret,
+              struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_KILL);
+    struct priv_request request = {0};
+    if (name_instance(&request, instance, err) != 0 ||
+        priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    if (ret != NULL) {
+        *ret = (struct priv_killed){.was_running = call.reply.u.kill.was_running != 0,
+                                    .has_status = call.reply.u.kill.has_status != 0,
+                                    .status = call.reply.u.kill.status,
+                                    .oom_kills = call.reply.u.kill.oom_kills};
+    }
+    return 0;
+}
+
+int priv_list(struct priv_client *client, uint32_t index, struct priv_instance *ret,
+              struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_LIST);
+    struct priv_request request = {.u.list.index = index};
+    if (priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    const struct priv_instance *instance = &call.reply.u.list;
+    bool end = instance->instance[0] == '\0';
+    if (!end && (!text_ends(instance->instance, sizeof(instance->instance)) ||
+                 !id_instance_valid(instance->instance))) {
+        return bad_reply(&call, err);
+    }
+    *ret = *instance;
+    return 0;
+}

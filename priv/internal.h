@@ -1,0 +1,261 @@
+/*
+ * priv's server side, between its own files and its tests.
+ *
+ *   server.c     open, free, purge          loop.c       receive, queue, workers, replies
+ *   dispatch.c   what a valid request is    operations.c one function an operation
+ *   instances.c  the table, uids            records.c    what survives a restart
+ *   cgroup.c     both cgroup versions       proc.c       reading /proc
+ *   jail.c       the tmpfs and its mounts   jail_firecracker.c, jail_qemu.c  what lies in it
+ *   launch.c     clone3, parent's side      child.c      child's side, async-signal-safe
+ *   open.c check.c kill.c                   the operations of these names
+ *   range.c      is the uid range free?     tsc.c        the host's TSC, for QEMU
+ */
+#ifndef MOTTE_PRIV_INTERNAL_H
+#define MOTTE_PRIV_INTERNAL_H
+
+#include "image/image.h"
+#include "netfilter/netfilter.h"
+#include "priv/seccomp.h"
+#include "priv/server.h"
+
+#include <pthread.h>
+
+enum {
+    PRIV_WORKERS = 8,
+    PRIV_QUEUE_MAX = 1024,
+    PRIV_CGROUP_DIRS = 3,
+    PRIV_PIDS_MAX = 64,
+    PRIV_OVERHEAD_FIRECRACKER_MIB = 64,
+    PRIV_OVERHEAD_QEMU_MIB = 256,
+    PRIV_MEMORY_MIN_MIB = 128,
+    PRIV_VCPUS_MAX = 32,
+    PRIV_JAIL_MOUNTS = 8,
+    PRIV_ARGS_MAX = 96,
+    PRIV_PATH_MAX = 512,
+    PRIV_OPEN_TIMEOUT_MS = 5000,
+};
+
+/* ---- proc ------------------------------------------------------------------------------------ */
+
+/* Start time in clock ticks since boot: with the pid and the boot id it names one process. */
+int priv_proc_start(pid_t pid, uint64_t *ret, struct error *err);
+/* Inode of /proc/PID/ns/NAME; pid 0 means this process. */
+int priv_proc_namespace(pid_t pid, const char *name, uint64_t *ret, struct error *err);
+/* The value of "Key:" in a /proc status text: pointer behind the tabs into `text`, or NULL. */
+const char *priv_proc_field(const char *status, const char *key);
+/* Seccomp filters on this process: what every VMM inherits. */
+int priv_proc_own_filters(unsigned *ret, struct error *err);
+/* Do all four ids of `key` ("Uid", "Gid") equal `id`? */
+bool priv_proc_ids_are(const char *status, const char *key, uint32_t id);
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+/* A file run_dir/priv/<instance>: written before the first side effect, replaced at each step. */
+struct priv_record {
+    char magic[8];
+    uint32_t size, state;
+    char instance[ID_INSTANCE_SIZE];
+    uint32_t uid, hypervisor, without;
+    int32_t pid; /* 0 before launch */
+    struct priv_shape shape;
+    uint8_t token[PRIV_TOKEN_SIZE];
+    uint64_t start_time, netns;
+    char boot_id[40];
+};
+
+int priv_record_write(int dirfd, struct priv_record *record, struct error *err);
+int priv_record_read(int dirfd, const char *instance, struct priv_record *ret, struct error *err);
+int priv_record_remove(int dirfd, const char *instance, struct error *err);
+/* Calls `each` for every name in a directory that is an instance id. */
+typedef int priv_name_handler(void *context, const char *instance, struct error *err);
+int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err);
+
+/* ---- cgroups --------------------------------------------------------------------------------- */
+
+/* Directories of version 1; version 2 has all in [0]. */
+enum { PRIV_CGROUP_MEMORY, PRIV_CGROUP_CPU, PRIV_CGROUP_PIDS };
+
+struct priv_cgroups {
+    int version;                 /* 1, 2; 0: without */
+    size_t count;                /* directories in use: 1 or 3 */
+    int mount[PRIV_CGROUP_DIRS]; /* where the hierarchy is mounted */
+    int root[PRIV_CGROUP_DIRS];  /* mount/NAME */
+    char name[ID_NAME_MAX + 1];
+};
+
+void priv_cgroups_init(struct priv_cgroups *cgroups);
+int priv_cgroups_open(struct priv_cgroups *cgroups, const char *name, struct error *err);
+void priv_cgroups_close(struct priv_cgroups *cgroups);
+/* Removes mount/NAME itself; it must be empty. */
+int priv_cgroups_remove(struct priv_cgroups *cgroups, struct error *err);
+
+/* Makes the instance's directories, writes every limit and reads it back. */
+int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
+                     const struct priv_shape *shape, uint32_t overhead_mib, struct error *err);
+/* Limits as made, and (pid > 0) the process is in every directory. */
+int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
+                      const struct priv_shape *shape, uint32_t overhead_mib, pid_t pid,
+                      struct error *err);
+int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                       struct error *err);
+bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid);
+/* Of hierarchy `at` (version 2: 0). Caller closes; -1 with errno. */
+int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const char *instance);
+void priv_cgroup_usage(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                       struct priv_usage *ret);
+/* SIGKILL to all in it until it is empty, then removes it. Gone is success. */
+int priv_cgroup_destroy(const struct priv_cgroups *cgroups, const char *instance,
+                        struct error *err);
+
+/* ---- instances ------------------------------------------------------------------------------- */
+
+struct priv_instance_slot {
+    struct priv_record record; /* state and shape change under the server's lock only */
+    int pidfd;                 /* -1 before launch, or when the process is not ours */
+    int root;                  /* jail root, O_PATH */
+    int console;               /* read end */
+    bool child;                /* ours: it must be reaped, and it leaves a status */
+    bool matches;              /* found at start and everything about it matches its record */
+    bool hurried, was_running; /* KILL came while another request had it */
+};
+
+struct priv_bytes {
+    uint8_t *data; /* owned; NULL: not available */
+    size_t len;
+};
+
+struct priv_server {
+    struct priv_config config; /* strings borrowed */
+    char run_dir[PRIV_PATH_MAX - 8], firecracker[PRIV_PATH_MAX], jailer[PRIV_PATH_MAX],
+        qemu[PRIV_PATH_MAX]; /* real paths */
+    int state, records, scratch;
+    char boot_id[ID_BOOT_SIZE];
+    char vmm_version[32];
+    uint32_t tsc_khz;
+    struct image_verified *verified;
+    struct priv_bytes filters[PRIV_SECCOMP_PERMISSIVE + 1]; /* Firecracker's file per level */
+    struct priv_bpf qemu_filters[PRIV_SECCOMP_PERMISSIVE + 1];
+    struct priv_cgroups cgroups;
+    int stop; /* eventfd: waits end */
+
+    pthread_mutex_t firewall_lock;
+    struct netfilter *firewall; /* NULL: without */
+
+    pthread_mutex_t lock; /* the table below */
+    struct priv_instance_slot **slots;
+    size_t slot_count, slot_max;
+    uint8_t *uids; /* one byte each: 1 = taken */
+    uint32_t uid_next;
+};
+
+/* All of these take and release the lock. A slot is used by one worker at a time (loop.c). */
+struct priv_instance_slot *priv_slot_find(struct priv_server *server, const char *instance);
+struct priv_instance_slot *priv_slot_reserve(struct priv_server *server, struct error *err);
+/* Takes the uid of a record found at start. */
+struct priv_instance_slot *priv_slot_adopt(struct priv_server *server,
+                                           const struct priv_record *record, struct error *err);
+void priv_slot_state(struct priv_server *server, struct priv_instance_slot *slot,
+                     enum priv_state state);
+/* Admits the shape against the sum of all others, or ERR_CAPACITY. */
+int priv_slot_admit(struct priv_server *server, struct priv_instance_slot *slot,
+                    const struct priv_shape *shape, struct error *err);
+/* Closes the slot's descriptors; the lock keeps priv_slot_hurry() away from them. */
+void priv_slot_close(struct priv_server *server, struct priv_instance_slot *slot);
+/* Frees slot and uid. */
+void priv_slot_forget(struct priv_server *server, struct priv_instance_slot *slot);
+/* KILL is on its way: end the VMM now, so that a request that waits for it ends too. */
+void priv_slot_hurry(struct priv_server *server, const char *instance);
+bool priv_pidfd_ended(int pidfd);
+
+/* ---- jail and launch ------------------------------------------------------------------------- */
+
+/* Made by the parent, given to the child. */
+struct priv_jail {
+    int base; /* detached tmpfs, to be mounted on run_dir/jail */
+    int root; /* the jail's root in it */
+    struct {
+        int tree;        /* detached mount */
+        char target[24]; /* beneath root */
+    } mounts[PRIV_JAIL_MOUNTS];
+    size_t mount_count;
+    int hello; /* Firecracker: the bound, listening socket */
+};
+
+/* Everything the child needs, so that it does nothing but system calls. */
+struct priv_child {
+    struct priv_jail jail;
+    char base_path[PRIV_PATH_MAX]; /* run_dir/jail */
+    char program[PRIV_PATH_MAX];
+    char *argv[PRIV_ARGS_MAX]; /* owned strings, NULL-terminated */
+    size_t argc;
+    uint32_t uid;
+    bool drop; /* QEMU: our own pivot_root, ids and filter; else the jailer does it */
+    const struct priv_bpf *filter; /* borrowed; NULL: none */
+    int null, output, sync;
+};
+
+void priv_child_init(struct priv_child *child);
+void priv_child_release(struct priv_child *child);
+__attribute__((format(printf, 2, 3))) int priv_child_arg(struct priv_child *child, const char *fmt,
+                                                         ...);
+/* Which step of the child failed; told to the parent as {stage, errno}. */
+struct priv_child_report {
+    int32_t stage, sys;
+};
+const char *priv_child_stage(int32_t stage);
+__attribute__((noreturn)) void priv_child_run(const struct priv_child *child);
+
+void priv_jail_init(struct priv_jail *jail);
+void priv_jail_release(struct priv_jail *jail);
+int priv_jail_tmpfs(struct priv_jail *jail, const char *path /* of root in it; NULL: its top */,
+                    struct error *err);
+/* A detached copy of the mount at fd, with flags (MOUNT_ATTR_*), for root/target. */
+int priv_jail_bind(struct priv_jail *jail, int fd, const char *target, uint64_t flags,
+                   struct error *err);
+/* Kernel, initrd and disk of the image, read-only, and the scratch disk. */
+int priv_jail_images(struct priv_server *server, const struct priv_instance_slot *slot,
+                     const uint8_t image[static HASH_SIZE], struct priv_jail *jail,
+                     struct image_kernel *ret_kernel, struct error *err);
+int priv_prepare_firecracker(struct priv_server *server, struct priv_instance_slot *slot,
+                             const uint8_t image[static HASH_SIZE], struct priv_child *child,
+                             struct error *err);
+int priv_prepare_qemu(struct priv_server *server, struct priv_instance_slot *slot,
+                      const uint8_t image[static HASH_SIZE], struct priv_child *child,
+                      struct error *err);
+/* Opens both ends of a pipe or FIFO: the slot's for reading, the child's output. */
+int priv_console_open(int pipe_fd, struct priv_instance_slot *slot, struct priv_child *child,
+                      struct error *err);
+uint32_t priv_overhead_mib(const struct priv_server *server);
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+struct priv_answer {
+    struct priv_reply reply;
+    int fds[PRIV_FDS_MAX]; /* owned; closed after they are sent */
+    size_t fd_count;
+};
+
+/* NULL when the request may be queued, else why it is refused. */
+const char *priv_request_refusal(const struct priv_request *request);
+/* Runs a queued request and fills the answer, error included. */
+void priv_dispatch(struct priv_server *server, const struct priv_request *request,
+                   struct priv_answer *answer);
+
+typedef int priv_operation(struct priv_server *server, struct priv_instance_slot *slot,
+                           const struct priv_request *request, struct priv_answer *answer,
+                           struct error *err);
+priv_operation priv_op_host, priv_op_reserve, priv_op_guard, priv_op_launch, priv_op_open,
+    priv_op_check, priv_op_usage, priv_op_list;
+
+/* Ends and removes all that belongs to the instance, known or not. Keeps slot and uid. */
+int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const char *instance,
+              struct priv_reply *ret, struct error *err);
+int priv_op_kill(struct priv_server *server, struct priv_instance_slot *slot /* or NULL */,
+                 const struct priv_request *request, struct priv_answer *answer, struct error *err);
+
+int priv_range_check(uint32_t base, uint32_t count, struct error *err);
+uint32_t priv_tsc_khz(void);
+/* First line of `program --version`, its version number only. */
+int priv_program_version(const char *program, char *out, size_t size, struct error *err);
+
+#endif

@@ -1,0 +1,200 @@
+/* LAUNCH: one clone3 into fresh namespaces and, with cgroups of version 2, into its cgroup; the
+ * child waits until the record is written. The only place of the root half that makes a process. */
+#include "priv/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+uint32_t priv_overhead_mib(const struct priv_server *server)
+{
+    return server->config.hypervisor == PRIV_QEMU ? PRIV_OVERHEAD_QEMU_MIB
+                                                  : PRIV_OVERHEAD_FIRECRACKER_MIB;
+}
+
+/* The VMM's output holds its pipe open for reading too (O_RDWR), so that it neither gets EPIPE when
+ * we die nor blocks when nobody reads; a later root half reopens it from /proc/PID/fd/1. */
+int priv_console_open(int pipe_fd, struct priv_instance_slot *slot, struct priv_child *child,
+                      struct error *err)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", pipe_fd);
+    child->output = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (child->output >= 0)
+        slot->console = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (slot->console < 0)
+        return error_set(err, ERR_LAUNCH, errno, "opening the console pipe");
+    return 0;
+}
+
+static int prepare(struct priv_server *server, struct priv_instance_slot *slot,
+                   const uint8_t *image, struct priv_child *child, struct error *err)
+{
+    child->uid = slot->record.uid;
+    snprintf(child->base_path, sizeof(child->base_path), "%s/jail", server->run_dir);
+    child->null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (child->null < 0)
+        return error_set(err, ERR_LAUNCH, errno, "opening /dev/null");
+    return server->config.hypervisor == PRIV_QEMU
+               ? priv_prepare_qemu(server, slot, image, child, err)
+               : priv_prepare_firecracker(server, slot, image, child, err);
+}
+
+/* All signals stay blocked until the child has dropped the handlers it shares with us. */
+static pid_t clone_child(const struct priv_child *child, struct clone_args *args)
+{
+    sigset_t all, saved;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &saved);
+    pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof(*args));
+    if (pid == 0)
+        priv_child_run(child);
+    int error = errno;
+    pthread_sigmask(SIG_SETMASK, &saved, NULL);
+    errno = error;
+    return pid;
+}
+
+static int start_child(struct priv_server *server, struct priv_instance_slot *slot,
+                       struct priv_child *child, struct error *err)
+{
+    int pidfd = -1;
+    struct clone_args args = {
+        .flags =
+            CLONE_PIDFD | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+        .pidfd = (uintptr_t)&pidfd,
+        .exit_signal = SIGCHLD,
+    };
+    cleanup_close int cgroup = -1;
+    if (server->cgroups.version == 2) {
+        cgroup = priv_cgroup_directory(&server->cgroups, 0, slot->record.instance);
+        if (cgroup < 0)
+            return error_set(err, ERR_LAUNCH, errno, "opening the cgroup of the VM");
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (__u64)cgroup;
+    }
+    pid_t pid = clone_child(child, &args);
+    if (pid < 0)
+        return error_set(err, ERR_LAUNCH, errno, "making the VM's process and namespaces");
+    pthread_mutex_lock(&server->lock);
+    slot->pidfd = pidfd;
+    slot->child = true;
+    slot->record.pid = (int32_t)pid;
+    pthread_mutex_unlock(&server->lock);
+    return 0;
+}
+
+/* The child is stopped at its go: give it its cgroup and its record first. */
+static int register_child(struct priv_server *server, struct priv_instance_slot *slot,
+                          struct error *err)
+{
+    struct priv_record *record = &slot->record;
+    if (server->cgroups.version == 1 &&
+        priv_cgroup_attach(&server->cgroups, record->instance, record->pid, err) < 0)
+        return -1;
+    if (priv_proc_start(record->pid, &record->start_time, err) < 0 ||
+        priv_proc_namespace(record->pid, "net", &record->netns, err) < 0)
+        return -1;
+    priv_slot_state(server, slot, PRIV_LAUNCHED);
+    return priv_record_write(server->records, record, err);
+}
+
+/* Its end of the pair closes by itself when exec succeeds. What the child tells is closer to the
+ * cause than what we noticed meanwhile. */
+static int await_exec(int sync, struct error *err)
+{
+    struct priv_child_report report;
+    ssize_t n;
+    do
+        n = recv(sync, &report, sizeof(report), err->code == ERR_NONE ? 0 : MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (err->code != ERR_NONE && n != (ssize_t)sizeof(report))
+        return -1;
+    *err = (struct error){0};
+    if (n == 0)
+        return 0;
+    if (n != (ssize_t)sizeof(report))
+        return error_set(err, ERR_LAUNCH, errno, "waiting for the VMM's process");
+    return error_set(err, ERR_LAUNCH, report.sys, "the VMM's process failed at %s",
+                     priv_child_stage(report.stage));
+}
+
+static int run_child(struct priv_server *server, struct priv_instance_slot *slot,
+                     struct priv_child *child, struct error *err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_set(err, ERR_LAUNCH, errno, "making a socket pair");
+    cleanup_close int ours = pair[0];
+    child->sync = pair[1];
+    if (start_child(server, slot, child, err) < 0)
+        return -1;
+    cleanup_close_func(&child->sync);
+    child->sync = -1;
+    if (register_child(server, slot, err) == 0)
+        (void)!send(ours, "g", 1, MSG_NOSIGNAL); /* if it has failed already it has told why */
+    return await_exec(ours, err);
+}
+
+static int share(struct priv_answer *answer, int fd, struct error *err)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0)
+        return error_set(err, ERR_LAUNCH, errno, "copying a descriptor");
+    answer->fds[answer->fd_count++] = copy;
+    return 0;
+}
+
+static int answer_launch(struct priv_instance_slot *slot, struct priv_child *child,
+                         struct priv_answer *answer, struct error *err)
+{
+    if (share(answer, slot->pidfd, err) < 0 || share(answer, slot->console, err) < 0)
+        return -1;
+    slot->root = TAKE_FD(child->jail.root);
+    if (child->jail.hello >= 0)
+        answer->fds[answer->fd_count++] = TAKE_FD(child->jail.hello);
+    memcpy(answer->reply.u.launch.token, slot->record.token, PRIV_TOKEN_SIZE);
+    return 0;
+}
+
+static int make_token(struct priv_server *server, struct priv_instance_slot *slot,
+                      struct error *err)
+{
+    uint8_t token[PRIV_TOKEN_SIZE];
+    if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token))
+        return error_set(err, ERR_LAUNCH, errno, "making the VM's token");
+    pthread_mutex_lock(&server->lock);
+    memcpy(slot->record.token, token, sizeof(token));
+    pthread_mutex_unlock(&server->lock);
+    return 0;
+}
+
+static int launch(struct priv_server *server, struct priv_instance_slot *slot, const uint8_t *image,
+                  struct priv_answer *answer, struct error *err)
+{
+    cleanup(priv_child_release) struct priv_child child;
+    priv_child_init(&child);
+    if (make_token(server, slot, err) < 0)
+        return -1;
+    if (prepare(server, slot, image, &child, err) < 0 || run_child(server, slot, &child, err) < 0)
+        return -1;
+    unlinkat(server->scratch, slot->record.instance, 0); /* mounted: see jail.c */
+    return answer_launch(slot, &child, answer, err);
+}
+
+int priv_op_launch(struct priv_server *server, struct priv_instance_slot *slot,
+                   const struct priv_request *request, struct priv_answer *answer,
+                   struct error *err)
+{
+    if (launch(server, slot, request->u.launch.image, answer, err) == 0)
+        return 0;
+    struct error ignored = {0}; /* KILL tries again and tells */
+    priv_undo(server, slot, slot->record.instance, NULL, &ignored);
+    priv_slot_state(server, slot, PRIV_DEAD);
+    return -1;
+}

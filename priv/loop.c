@@ -1,0 +1,241 @@
+/* The channel: one thread receives and queues, a few work and answer. A request waits while another
+ * of the same instance runs, so an operation has its instance for itself; requests of one instance
+ * run in the order they came. When the queue is full nothing is received until there is room. */
+#include "priv/internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+struct job {
+    struct priv_request request;
+    struct job *next;
+};
+
+struct loop {
+    struct priv_server *server;
+    int channel;
+    pthread_mutex_t lock;
+    pthread_cond_t ready, room;
+    struct job *head;
+    struct job **tail;
+    size_t pending;
+    char busy[PRIV_WORKERS][ID_INSTANCE_SIZE];
+    bool stopping;
+};
+
+struct worker {
+    struct loop *loop;
+    size_t index;
+    pthread_t thread;
+};
+
+static void answer_init(struct priv_answer *answer, const struct priv_request *request)
+{
+    memset(answer, 0, sizeof(*answer));
+    answer->reply.protocol = PRIV_PROTOCOL;
+    answer->reply.op = request->op;
+    answer->reply.id = request->id;
+}
+
+/* A peer that went away is noticed by the receiving thread. */
+static void send_answer(int channel, struct priv_answer *answer)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int) * PRIV_FDS_MAX)];
+        struct cmsghdr align;
+    } control = {0};
+    struct iovec part = {&answer->reply, sizeof(answer->reply)};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (answer->fd_count > 0) {
+        size_t len = sizeof(int) * answer->fd_count;
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(len);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(len);
+        memcpy(CMSG_DATA(header), answer->fds, len);
+    }
+    while (sendmsg(channel, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+        ;
+    for (size_t i = 0; i < answer->fd_count; i++)
+        cleanup_close_func(&answer->fds[i]);
+}
+
+static void refuse(int channel, const struct priv_request *request, const char *why)
+{
+    struct priv_answer answer;
+    answer_init(&answer, request);
+    answer.reply.code = ERR_PRIV_REFUSED;
+    snprintf(answer.reply.message, sizeof(answer.reply.message), "%s", why);
+    send_answer(channel, &answer);
+}
+
+static bool is_busy(const struct loop *loop, const char *instance)
+{
+    for (size_t i = 0; i < PRIV_WORKERS; i++)
+        if (instance[0] != '\0' && strcmp(loop->busy[i], instance) == 0)
+            return true;
+    return false;
+}
+
+/* The oldest job whose instance nobody works on. Lock held. */
+static struct job *take_job(struct loop *loop)
+{
+    for (struct job **at = &loop->head; *at != NULL; at = &(*at)->next) {
+        struct job *job = *at;
+        if (is_busy(loop, job->request.instance))
+            continue;
+        *at = job->next;
+        if (job->next == NULL)
+            loop->tail = at;
+        loop->pending--;
+        return job;
+    }
+    return NULL;
+}
+
+static void work(struct loop *loop, const struct job *job)
+{
+    struct priv_answer answer;
+    answer_init(&answer, &job->request);
+    priv_dispatch(loop->server, &job->request, &answer);
+    send_answer(loop->channel, &answer);
+}
+
+static void *run_worker(void *context)
+{
+    const struct worker *worker = context;
+    struct loop *loop = worker->loop;
+    char *busy = loop->busy[worker->index];
+    pthread_mutex_lock(&loop->lock);
+    for (;;) {
+        struct job *job = take_job(loop);
+        if (job == NULL && loop->stopping && loop->head == NULL)
+            break;
+        if (job == NULL) {
+            pthread_cond_wait(&loop->ready, &loop->lock);
+            continue;
+        }
+        memcpy(busy, job->request.instance, ID_INSTANCE_SIZE);
+        pthread_cond_signal(&loop->room);
+        pthread_mutex_unlock(&loop->lock);
+        work(loop, job);
+        free(job);
+        pthread_mutex_lock(&loop->lock);
+        memset(busy, 0, ID_INSTANCE_SIZE);
+        pthread_cond_broadcast(&loop->ready); /* a job of that instance may go on */
+    }
+    pthread_mutex_unlock(&loop->lock);
+    return NULL;
+}
+
+static int enqueue(struct loop *loop, const struct priv_request *request, struct error *err)
+{
+    struct job *job = malloc(sizeof(*job));
+    if (job == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a request");
+    job->request = *request;
+    job->next = NULL;
+    pthread_mutex_lock(&loop->lock);
+    while (loop->pending >= PRIV_QUEUE_MAX)
+        pthread_cond_wait(&loop->room, &loop->lock);
+    *loop->tail = job;
+    loop->tail = &job->next;
+    loop->pending++;
+    bool waits = request->op == PRIV_KILL && is_busy(loop, request->instance);
+    pthread_cond_signal(&loop->ready);
+    pthread_mutex_unlock(&loop->lock);
+    if (waits)
+        priv_slot_hurry(loop->server, request->instance);
+    return 0;
+}
+
+/* An empty packet and the end of the channel both read as 0 bytes. */
+static bool hung_up(int channel)
+{
+    struct pollfd p = {.fd = channel, .events = POLLRDHUP};
+    return poll(&p, 1, 0) != 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0;
+}
+
+/* No room for control data: the kernel drops descriptors that are sent to us and says so. 1: one
+ * packet is done; 0: the channel ended; -1 failed. */
+static int receive(struct loop *loop, struct error *err)
+{
+    struct {
+        struct priv_request request;
+        char more; /* so that a longer packet shows */
+    } packet = {0};
+    struct iovec part = {&packet, sizeof(packet.request) + 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    ssize_t n = recvmsg(loop->channel, &message, 0);
+    if (n < 0 && errno == EINTR)
+        return 1;
+    if (n < 0 && errno == ECONNRESET)
+        return 0;
+    if (n < 0)
+        return error_set(err, ERR_SYSTEM, errno, "receiving from the front");
+    if (n == 0 && hung_up(loop->channel))
+        return 0;
+    const char *refusal = NULL;
+    if (message.msg_flags & MSG_CTRUNC)
+        refusal = "a request carries no descriptor";
+    else if (n != (ssize_t)sizeof(packet.request) || (message.msg_flags & MSG_TRUNC))
+        refusal = "a request of another size";
+    else
+        refusal = priv_request_refusal(&packet.request);
+    if (refusal == NULL)
+        return enqueue(loop, &packet.request, err) < 0 ? -1 : 1;
+    refuse(loop->channel, &packet.request, refusal);
+    return 1;
+}
+
+static void stop(struct loop *loop, struct worker *workers, size_t count)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->stopping = true;
+    while (loop->head != NULL) { /* nobody waits for their answers */
+        struct job *job = loop->head;
+        loop->head = job->next;
+        free(job);
+    }
+    loop->tail = &loop->head;
+    pthread_cond_broadcast(&loop->ready);
+    pthread_mutex_unlock(&loop->lock);
+    eventfd_write(loop->server->stop, 1);
+    for (size_t i = 0; i < count; i++)
+        pthread_join(workers[i].thread, NULL);
+    eventfd_t value;
+    eventfd_read(loop->server->stop, &value);
+}
+
+int priv_server_run(struct priv_server *server, int channel, struct error *err)
+{
+    struct loop loop = {.server = server,
+                        .channel = channel,
+                        .lock = PTHREAD_MUTEX_INITIALIZER,
+                        .ready = PTHREAD_COND_INITIALIZER,
+                        .room = PTHREAD_COND_INITIALIZER};
+    struct worker workers[PRIV_WORKERS];
+    size_t count = 0;
+    int result = 0;
+    loop.tail = &loop.head;
+    for (; count < PRIV_WORKERS && result == 0; count++) {
+        workers[count] = (struct worker){.loop = &loop, .index = count};
+        result = pthread_create(&workers[count].thread, NULL, run_worker, &workers[count]);
+    }
+    if (result != 0) {
+        count--;
+        error_set(err, ERR_SYSTEM, result, "starting the root half's workers");
+        result = -1;
+    } else {
+        do
+            result = receive(&loop, err);
+        while (result > 0);
+    }
+    stop(&loop, workers, count);
+    return result;
+}

@@ -1,0 +1,202 @@
+/* OPEN: descriptors of a launched VMM. The VM's uid owns the directory its sockets lie in, so each
+ * is opened beneath the jail's root, looked at, and only that very inode is given to the front. */
+#include "priv/internal.h"
+
+#include "vsock/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+enum { TAIL_PIPE_MAX = 65536, TAIL_SHOWN = 160, LISTENING_POLL_MS = 1, UNIX_MAX = 1 << 16 };
+
+/* What the VMM wrote last, without taking it away from the front, which reads the same pipe. */
+static void tail(int console, char *out, size_t size)
+{
+    int ends[2];
+    out[0] = '\0';
+    cleanup_free char *text = malloc(TAIL_PIPE_MAX);
+    if (console < 0 || text == NULL || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+        return;
+    cleanup_close int read_end = ends[0], write_end = ends[1];
+    ssize_t n = tee(console, write_end, TAIL_PIPE_MAX, SPLICE_F_NONBLOCK);
+    n = n <= 0 ? 0 : read(read_end, text, TAIL_PIPE_MAX);
+    if (n <= 0)
+        return;
+    while (n > 0 && (unsigned char)text[n - 1] <= ' ')
+        n--;
+    size_t len = (size_t)n < size - 1 ? (size_t)n : size - 1;
+    memcpy(out, text + (size_t)n - len, len);
+    out[len] = '\0';
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)out[i] < ' ' || (unsigned char)out[i] > '~')
+            out[i] = ' ';
+}
+
+static int exited(const struct priv_instance_slot *slot, struct error *err)
+{
+    char last[TAIL_SHOWN];
+    tail(slot->console, last, sizeof(last));
+    return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended%s%s",
+                     last[0] == '\0' ? "" : "; it last wrote: ", last);
+}
+
+static int jail_root(const struct priv_instance_slot *slot, struct error *err)
+{
+    char path[32];
+    if (slot->root >= 0)
+        return fcntl(slot->root, F_DUPFD_CLOEXEC, 3);
+    snprintf(path, sizeof(path), "/proc/%d/root", slot->record.pid);
+    int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root >= 0 && !priv_pidfd_ended(slot->pidfd))
+        return root;
+    cleanup_close_func(&root);
+    return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended");
+}
+
+/* Does a socket of that name listen in the VM's network namespace? Its node is there a moment
+ * before listen(2), and a connect in between is refused. */
+static bool listens(pid_t pid, const char *name)
+{
+    enum { ACCEPTS = 0x10000 }; /* __SO_ACCEPTCON */
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/%d/net/unix", (int)pid);
+    cleanup_free char *text = malloc(UNIX_MAX);
+    if (text == NULL || fs_read_at(AT_FDCWD, path, text, UNIX_MAX) < 0)
+        return false;
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
+        unsigned flags = 0;
+        int at = 0;
+        if (sscanf(line, "%*s %*s %*s %x %*s %*s %*s %n", &flags, &at) != 1 || at == 0)
+            continue;
+        const char *bound = line[at] == '/' ? line + at + 1 : line + at;
+        if ((flags & ACCEPTS) && strcmp(bound, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int take_socket(const struct priv_instance_slot *slot, uint32_t gid, int root,
+                       const char *name, struct error *err)
+{
+    struct stat st;
+    char path[32];
+    cleanup_close int fd = fs_open_beneath(root, name, O_PATH | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "opening the VMM's socket %s", name);
+    if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) || st.st_uid != slot->record.uid)
+        return error_set(err, ERR_HYPERVISOR, 0, "the VMM's %s is not a socket of its own", name);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (fchownat(fd, "", (uid_t)-1, gid, AT_EMPTY_PATH) < 0 || chmod(path, 0660) < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "giving the VMM's socket %s to the front",
+                         name);
+    return TAKE_FD(fd);
+}
+
+/* 1: it may be there, look again; 0: time is up or the server stops. */
+static int wait_for_news(struct priv_server *server, const struct priv_instance_slot *slot,
+                         int notify, bool node_there, int64_t deadline_ms)
+{
+    char events[1024];
+    struct pollfd fds[] = {{.fd = slot->pidfd, .events = POLLIN},
+                           {.fd = server->stop, .events = POLLIN},
+                           {.fd = notify, .events = POLLIN}};
+    int left = clock_left_ms(deadline_ms);
+    if (left == 0)
+        return 0;
+    poll(fds, COUNT_OF(fds), node_there ? LISTENING_POLL_MS : left);
+    (void)!read(notify, events, sizeof(events));
+    return fds[1].revents == 0;
+}
+
+static int open_socket(struct priv_server *server, const struct priv_instance_slot *slot,
+                       const char *name, struct error *err)
+{
+    char path[32], folder[16] = ".";
+    cleanup_close int root = jail_root(slot, err);
+    if (root < 0)
+        return -1;
+    const char *slash = strrchr(name, '/');
+    if (slash != NULL)
+        snprintf(folder, sizeof(folder), "%.*s", (int)(slash - name), name);
+    cleanup_close int directory = fs_open_beneath(root, folder, O_PATH | O_DIRECTORY, 0);
+    cleanup_close int notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", directory);
+    if (directory < 0 || notify < 0 || inotify_add_watch(notify, path, IN_CREATE) < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "watching the jail for %s", name);
+    int64_t deadline = clock_mono_ms() + PRIV_OPEN_TIMEOUT_MS;
+    for (;;) {
+        struct stat st;
+        bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        if (priv_pidfd_ended(slot->pidfd))
+            return exited(slot, err);
+        if (there && listens(slot->record.pid, name))
+            return take_socket(slot, server->config.front_gid, root, name, err);
+        if (!wait_for_news(server, slot, notify, there, deadline))
+            return error_set(err, ERR_HYPERVISOR, 0,
+                             "the VMM has not opened its socket %s in %d ms", name,
+                             PRIV_OPEN_TIMEOUT_MS);
+    }
+}
+
+/* The VMM could have put anything in the place of its output: only a pipe is opened. */
+static int reopen_console(const struct priv_instance_slot *slot, struct error *err)
+{
+    char path[32];
+    struct stat st;
+    snprintf(path, sizeof(path), "/proc/%d/fd/1", slot->record.pid);
+    cleanup_close int there = open(path, O_PATH | O_CLOEXEC);
+    if (there < 0 || fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) ||
+        priv_pidfd_ended(slot->pidfd))
+        return error_set(err, ERR_HYPERVISOR, 0, "the VMM's console is gone");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", there);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 ? fd : error_set(err, ERR_HYPERVISOR, errno, "reopening the VMM's console");
+}
+
+static int open_what(struct priv_server *server, struct priv_instance_slot *slot, uint32_t what,
+                     uint32_t port, struct error *err)
+{
+    bool qemu = slot->record.hypervisor == PRIV_QEMU;
+    char name[24];
+    switch ((enum priv_socket)what) {
+    case PRIV_SOCKET_API:
+        return open_socket(server, slot, qemu ? "vm/api.sock" : "api.sock", err);
+    case PRIV_SOCKET_VSOCK:
+        if (!qemu)
+            return open_socket(server, slot, "v.sock", err);
+        return error_set(err, ERR_PRIV_REFUSED, 0, "QEMU has serial ports, not vsock");
+    case PRIV_SOCKET_PORT:
+        if (!qemu)
+            return error_set(err, ERR_PRIV_REFUSED, 0, "Firecracker has vsock, not serial ports");
+        if (port >= WIRE_SERIAL_PORTS)
+            return error_set(err, ERR_PRIV_REFUSED, 0, "no such serial port");
+        snprintf(name, sizeof(name), "vm/port.%u", port);
+        return open_socket(server, slot, name, err);
+    case PRIV_SOCKET_CONSOLE:
+        if (slot->console < 0)
+            slot->console = reopen_console(slot, err);
+        return slot->console < 0 ? -1 : fcntl(slot->console, F_DUPFD_CLOEXEC, 3);
+    case PRIV_SOCKET_PIDFD:
+        return fcntl(slot->pidfd, F_DUPFD_CLOEXEC, 3);
+    }
+    return error_set(err, ERR_PRIV_REFUSED, 0, "no such thing to open");
+}
+
+int priv_op_open(struct priv_server *server, struct priv_instance_slot *slot,
+                 const struct priv_request *request, struct priv_answer *answer, struct error *err)
+{
+    if (slot->pidfd < 0)
+        return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended");
+    int fd = open_what(server, slot, request->u.open.what, request->u.open.port, err);
+    if (fd < 0)
+        return err->code != ERR_NONE ? -1
+                                     : error_set(err, ERR_SYSTEM, errno, "copying a descriptor");
+    answer->fds[answer->fd_count++] = fd;
+    return 0;
+}

@@ -1,0 +1,70 @@
+/* Records of instances: what the root half knows about a VM after its own death. They are files of
+ * one fixed struct in a directory of root's on tmpfs. No fsync: after a crash of the host the
+ * boot id tells that nothing of it lives. */
+#include "priv/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+
+static const char magic[8] = "motte-1";
+
+int priv_record_write(int dirfd, struct priv_record *record, struct error *err)
+{
+    char temporary[ID_INSTANCE_SIZE + 8];
+    memcpy(record->magic, magic, sizeof(magic));
+    record->size = sizeof(*record);
+    snprintf(temporary, sizeof(temporary), "%s.new", record->instance);
+    cleanup_close int fd =
+        openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || fs_write_all(fd, record, sizeof(*record)) < 0 ||
+        renameat(dirfd, temporary, dirfd, record->instance) < 0) {
+        error_set(err, ERR_SYSTEM, errno, "writing the record of instance %s", record->instance);
+        unlinkat(dirfd, temporary, 0);
+        return -1;
+    }
+    return 0;
+}
+
+int priv_record_read(int dirfd, const char *instance, struct priv_record *ret, struct error *err)
+{
+    struct priv_record record;
+    cleanup_close int fd = openat(dirfd, instance, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return error_set(err, ERR_SYSTEM, errno, "opening the record of instance %s", instance);
+    char extra;
+    ssize_t n = read(fd, &record, sizeof(record));
+    if (n != (ssize_t)sizeof(record) || read(fd, &extra, 1) != 0 ||
+        memcmp(record.magic, magic, sizeof(magic)) != 0 || record.size != sizeof(record) ||
+        !id_instance_valid(record.instance) || strcmp(record.instance, instance) != 0 ||
+        record.state < PRIV_RESERVED || record.state > PRIV_DEAD || record.pid < 0 ||
+        memchr(record.boot_id, '\0', sizeof(record.boot_id)) == NULL)
+        return error_set(err, ERR_SYSTEM, 0, "the record of instance %s is damaged", instance);
+    *ret = record;
+    return 0;
+}
+
+int priv_record_remove(int dirfd, const char *instance, struct error *err)
+{
+    if (unlinkat(dirfd, instance, 0) < 0 && errno != ENOENT)
+        return error_set(err, ERR_SYSTEM, errno, "removing the record of instance %s", instance);
+    return 0;
+}
+
+int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err)
+{
+    int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    if (dir == NULL) {
+        error_set(err, ERR_SYSTEM, errno, "reading a directory of instances");
+        if (copy >= 0)
+            close(copy);
+        return -1;
+    }
+    int result = 0;
+    for (struct dirent *entry; result == 0 && (entry = readdir(dir)) != NULL;)
+        if (id_instance_valid(entry->d_name))
+            result = each(context, entry->d_name, err);
+    closedir(dir);
+    return result;
+}

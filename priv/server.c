@@ -1,0 +1,265 @@
+/* The root half's server: opening it (directories, firewall, cgroups, filters, records of an
+ * earlier run), letting it go, and removing everything it ever made. */
+#include "priv/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+static int real_path(const char *path, char *out, size_t size, enum error_code code,
+                     struct error *err)
+{
+    cleanup_free char *real = realpath(path, NULL);
+    if (real == NULL)
+        return error_set(err, code, errno, "looking for %s", path);
+    if (strlen(real) >= size)
+        return error_set(err, code, ENAMETOOLONG, "looking for %s", path);
+    snprintf(out, size, "%s", real);
+    return 0;
+}
+
+/* run/NAME or state/NAME, opened; made with `mode` if it is not there. */
+static int open_directory(const char *parent, const char *name, mode_t mode, struct error *err)
+{
+    char path[PRIV_PATH_MAX];
+    struct stat st;
+    if (snprintf(path, sizeof(path), "%s/%s", parent, name) >= (int)sizeof(path))
+        return error_set(err, ERR_CONFIG, ENAMETOOLONG, "making %s in %s", name, parent);
+    cleanup_close int fd = -1;
+    if (fs_mkdir_p(path, mode) < 0 ||
+        (fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0 ||
+        fstat(fd, &st) < 0)
+        return error_set(err, ERR_CONFIG, errno, "making %s", path);
+    if (st.st_uid != 0 || (st.st_mode & 022) != 0)
+        return error_set(err, ERR_CONFIG, 0, "%s is not root's alone to write; chown root it",
+                         path);
+    return TAKE_FD(fd);
+}
+
+static int open_directories(struct priv_server *server, struct error *err)
+{
+    const struct priv_config *config = &server->config;
+    if (fs_mkdir_p(config->run_dir, 0755) < 0)
+        return error_set(err, ERR_CONFIG, errno, "making %s", config->run_dir);
+    if (real_path(config->run_dir, server->run_dir, sizeof(server->run_dir), ERR_CONFIG, err) < 0)
+        return -1;
+    server->records = open_directory(server->run_dir, "priv", 0700, err);
+    if (server->records < 0)
+        return -1;
+    cleanup_close int jail = open_directory(server->run_dir, "jail", 0755, err);
+    if (jail < 0)
+        return -1;
+    server->state = open(config->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (server->state < 0)
+        return error_set(err, ERR_CONFIG, errno, "opening the state directory %s",
+                         config->state_dir);
+    server->scratch = open_directory(config->state_dir, "scratch", 0700, err);
+    return server->scratch < 0 ? -1 : 0;
+}
+
+/* A level whose file cannot be written for this version is told when it is asked for; minimal is
+ * then Firecracker's built-in filter. */
+static int compile_firecracker(struct priv_server *server, struct error *err)
+{
+    for (uint32_t level = PRIV_SECCOMP_MINIMAL; level <= PRIV_SECCOMP_PERMISSIVE; level++) {
+        struct error refused = {0};
+        struct priv_bytes *file = &server->filters[level];
+        if (priv_seccomp_firecracker_file((enum priv_seccomp)level, server->vmm_version,
+                                          &file->data, &file->len, &refused) == 0)
+            continue;
+        if (refused.code != ERR_SECCOMP_LEVEL) {
+            *err = refused;
+            return error_wrap(err, "compiling the seccomp filter");
+        }
+    }
+    return 0;
+}
+
+static int open_hypervisor(struct priv_server *server, struct error *err)
+{
+    const struct priv_config *config = &server->config;
+    if (config->hypervisor == 0)
+        return 0;
+    if (config->hypervisor == PRIV_QEMU) {
+        if (real_path(config->qemu, server->qemu, sizeof(server->qemu), ERR_HYPERVISOR_MISSING,
+                      err) < 0)
+            return -1;
+        if (strncmp(server->qemu, "/usr/", 5) != 0)
+            return error_set(err, ERR_CONFIG, 0,
+                             "%s lies outside /usr, the one directory QEMU's jail shows",
+                             server->qemu);
+        server->tsc_khz = priv_tsc_khz();
+        for (uint32_t level = PRIV_SECCOMP_MINIMAL; level <= PRIV_SECCOMP_PERMISSIVE; level++)
+            if (priv_seccomp_qemu((enum priv_seccomp)level, &server->qemu_filters[level], err) < 0)
+                return -1;
+        return priv_program_version(server->qemu, server->vmm_version, sizeof(server->vmm_version),
+                                    err);
+    }
+    if (real_path(config->firecracker, server->firecracker, sizeof(server->firecracker),
+                  ERR_HYPERVISOR_MISSING, err) < 0 ||
+        real_path(config->jailer, server->jailer, sizeof(server->jailer), ERR_HYPERVISOR_MISSING,
+                  err) < 0 ||
+        priv_program_version(server->firecracker, server->vmm_version, sizeof(server->vmm_version),
+                             err) < 0)
+        return -1;
+    return compile_firecracker(server, err);
+}
+
+static int open_guards(struct priv_server *server, struct error *err)
+{
+    const struct priv_config *config = &server->config;
+    struct netfilter_config firewall = {.uid_base = config->uid_base,
+                                        .uid_count = config->uid_count};
+    if (!(config->without & PRIV_GUARD_CGROUP) &&
+        priv_cgroups_open(&server->cgroups, config->cgroup, err) < 0)
+        return -1;
+    if (!(config->without & PRIV_GUARD_FIREWALL) &&
+        netfilter_open(&firewall, &server->firewall, err) < 0)
+        return -1;
+    return 0;
+}
+
+/* Identity first, then the rest: a process with this pid, start time and boot is the one that was
+ * launched and may be killed; only one that also has its uid, namespace and cgroup is alive. */
+static void match_process(struct priv_server *server, struct priv_instance_slot *slot)
+{
+    struct priv_record *record = &slot->record;
+    struct error ignored = {0};
+    uint64_t start = 0, netns = 0;
+    char path[32], status[8192];
+    if (record->pid <= 0 || strcmp(record->boot_id, server->boot_id) != 0)
+        return;
+    cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
+    if (pidfd < 0 || priv_proc_start(record->pid, &start, &ignored) < 0 ||
+        start != record->start_time || priv_pidfd_ended(pidfd))
+        return;
+    snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
+    slot->matches = fs_read_at(AT_FDCWD, path, status, sizeof(status)) >= 0 &&
+                    priv_proc_ids_are(status, "Uid", record->uid) &&
+                    priv_proc_namespace(record->pid, "net", &netns, &ignored) == 0 &&
+                    netns == record->netns &&
+                    priv_cgroup_holds(&server->cgroups, record->instance, record->pid) &&
+                    !priv_pidfd_ended(pidfd);
+    slot->pidfd = TAKE_FD(pidfd);
+}
+
+static int read_record(void *context, const char *instance, struct error *err)
+{
+    struct priv_server *server = context;
+    struct priv_record record;
+    struct error damaged = {0};
+    if (priv_record_read(server->records, instance, &record, &damaged) < 0)
+        return priv_undo(server, NULL, instance, NULL, err);
+    struct priv_instance_slot *slot = priv_slot_adopt(server, &record, err);
+    if (slot == NULL)
+        return -1;
+    match_process(server, slot);
+    if (slot->record.state != PRIV_LAUNCHED || !slot->matches)
+        slot->record.state = PRIV_DEAD;
+    return 0;
+}
+
+/* Names are unlinked as soon as the disk is mounted: what is left is of a launch that was cut off.
+ */
+static int remove_scratch(void *context, const char *instance, struct error *err)
+{
+    const struct priv_server *server = context;
+    (void)err;
+    unlinkat(server->scratch, instance, 0);
+    return 0;
+}
+
+static struct priv_server *server_new(const struct priv_config *config)
+{
+    struct priv_server *server = calloc(1, sizeof(*server));
+    if (server == NULL)
+        return NULL;
+    server->config = *config;
+    server->state = server->records = server->scratch = -1;
+    server->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server->verified = image_verified_new();
+    server->uids = calloc(config->uid_count, 1);
+    pthread_mutex_init(&server->lock, NULL);
+    pthread_mutex_init(&server->firewall_lock, NULL);
+    priv_cgroups_init(&server->cgroups);
+    if (server->stop < 0 || server->verified == NULL || server->uids == NULL) {
+        priv_server_free(server);
+        return NULL;
+    }
+    return server;
+}
+
+static int open_all(struct priv_server *server, struct error *err)
+{
+    if (id_boot_read(server->boot_id, err) < 0 ||
+        priv_range_check(server->config.uid_base, server->config.uid_count, err) < 0 ||
+        open_directories(server, err) < 0 || open_hypervisor(server, err) < 0 ||
+        open_guards(server, err) < 0 ||
+        priv_each_name(server->records, read_record, server, err) < 0)
+        return -1;
+    return priv_each_name(server->scratch, remove_scratch, server, err);
+}
+
+int priv_server_open(const struct priv_config *config, struct priv_server **ret, struct error *err)
+{
+    struct priv_server *server = server_new(config);
+    if (server == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for the root half");
+    if (open_all(server, err) < 0) {
+        priv_server_free(server);
+        return -1;
+    }
+    *ret = server;
+    return 0;
+}
+
+void priv_server_free(struct priv_server *server)
+{
+    if (server == NULL)
+        return;
+    while (server->slot_count > 0)
+        priv_slot_forget(server, server->slots[0]);
+    free(server->slots);
+    for (size_t i = 0; i < COUNT_OF(server->filters); i++) {
+        free(server->filters[i].data);
+        priv_bpf_release(&server->qemu_filters[i]);
+    }
+    netfilter_free(server->firewall);
+    priv_cgroups_close(&server->cgroups);
+    image_verified_free(server->verified);
+    cleanup_close_func(&server->state);
+    cleanup_close_func(&server->records);
+    cleanup_close_func(&server->scratch);
+    cleanup_close_func(&server->stop);
+    free(server->uids);
+    pthread_mutex_destroy(&server->lock);
+    pthread_mutex_destroy(&server->firewall_lock);
+    free(server);
+}
+
+static int purge_name(void *context, const char *instance, struct error *err)
+{
+    struct priv_server *server = context;
+    struct priv_instance_slot *slot = priv_slot_find(server, instance);
+    if (priv_undo(server, slot, instance, NULL, err) < 0)
+        return -1;
+    if (slot != NULL)
+        priv_slot_forget(server, slot);
+    return 0;
+}
+
+int priv_server_purge(struct priv_server *server, struct error *err)
+{
+    if (priv_each_name(server->records, purge_name, server, err) < 0)
+        return -1;
+    for (size_t i = 0; i < server->cgroups.count; i++)
+        if (priv_each_name(server->cgroups.root[i], purge_name, server, err) < 0)
+            return -1;
+    while (server->slot_count > 0) /* reserved ones have neither */
+        priv_slot_forget(server, server->slots[0]);
+    if (priv_cgroups_remove(&server->cgroups, err) < 0)
+        return -1;
+    return server->firewall == NULL ? 0 : netfilter_remove_all(server->firewall, err);
+}

@@ -1,0 +1,69 @@
+/* USAGE: what a VM takes, from its cgroup. */
+#include "priv/internal.h"
+
+#include <fcntl.h>
+
+static uint64_t number(int dirfd, const char *file, const char *key)
+{
+    char text[4096];
+    if (fs_read_at(dirfd, file, text, sizeof(text)) < 0)
+        return 0;
+    const char *at = text;
+    if (key != NULL) {
+        size_t len = strlen(key);
+        while (at != NULL && !(strncmp(at, key, len) == 0 && at[len] == ' ')) {
+            at = strchr(at, '\n');
+            at = at == NULL ? NULL : at + 1;
+        }
+        at = at == NULL ? NULL : at + len;
+    }
+    return at == NULL ? 0 : strtoull(at, NULL, 10);
+}
+
+/* Version 1's cpu directory counts no time unless cpuacct is mounted with it. */
+static uint64_t process_cpu_us(pid_t pid)
+{
+    enum { USER_TIME = 14, AFTER_NAME = 3 };
+    char path[64], text[1024];
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (pid <= 0 || fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
+        return 0;
+    char *at = strrchr(text, ')');
+    for (int field = AFTER_NAME - 1; at != NULL && field < USER_TIME; field++) {
+        at = strchr(at, ' ');
+        at = at == NULL ? NULL : at + 1;
+    }
+    if (at == NULL)
+        return 0;
+    uint64_t user = strtoull(at, &at, 10), kernel = strtoull(at, NULL, 10);
+    return (user + kernel) * 1000000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+void priv_cgroup_usage(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                       struct priv_usage *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    ret->cpu_us = process_cpu_us(pid);
+    if (cgroups->count == 0)
+        return;
+    bool unified = cgroups->version == 2;
+    cleanup_close int memory = priv_cgroup_directory(cgroups, 0, instance);
+    cleanup_close int pids =
+        priv_cgroup_directory(cgroups, unified ? 0 : PRIV_CGROUP_PIDS, instance);
+    ret->memory_bytes = number(memory, unified ? "memory.current" : "memory.usage_in_bytes", NULL);
+    ret->oom_kills =
+        (uint32_t)number(memory, unified ? "memory.events" : "memory.oom_control", "oom_kill");
+    ret->pids = (uint32_t)number(pids, "pids.current", NULL);
+    if (unified)
+        ret->cpu_us = number(memory, "cpu.stat", "usage_usec");
+}
+
+int priv_op_usage(struct priv_server *server, struct priv_instance_slot *slot,
+                  const struct priv_request *request, struct priv_answer *answer, struct error *err)
+{
+    (void)request;
+    (void)err;
+    priv_cgroup_usage(&server->cgroups, slot->record.instance,
+                      priv_pidfd_ended(slot->pidfd) ? 0 : slot->record.pid, &answer->reply.u.usage);
+    return 0;
+}

@@ -1,0 +1,114 @@
+/* Counting: atomics only, from any thread. Label values come from closed lists, so that neither a
+ * guest nor a client can make the set grow. */
+#include "server/metrics.h"
+
+const double server_metrics_bounds[METRICS_BUCKETS] = {
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+
+const char *const server_metrics_steps[METRICS_STEPS] = {"admit", "guard", "launch", "configure",
+                                                         "start", "hello", "commit", "other"};
+
+const char *const server_metrics_reasons[METRICS_REASONS] = {
+    "guest_shutdown", "guest_oom",      "guest_panic",
+    "guest_reset",    "vmm_crash",      "vmm_exit",
+    "seccomp",        "cgroup_oom",     "ttl",
+    "idle",           "unresponsive",   "deleted",
+    "host_reboot",    "daemon_restart", "spawn_admit",
+    "spawn_guard",    "spawn_launch",   "spawn_configure",
+    "spawn_start",    "spawn_hello",    "spawn_commit",
+    "cancelled",      "lost",           "other"};
+
+static size_t find(const char *const *names, size_t count, const char *name)
+{
+    for (size_t i = 0; i + 1 < count; i++)
+        if (name != NULL && strcmp(names[i], name) == 0)
+            return i;
+    return count - 1; /* "other" */
+}
+
+static void count(atomic_uint_fast64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static void observe(struct server_histogram *histogram, int64_t us)
+{
+    size_t i = 0;
+    if (us < 0)
+        us = 0;
+    while (i < METRICS_BUCKETS && (double)us > server_metrics_bounds[i] * 1e6)
+        i++;
+    count(&histogram->buckets[i]);
+    atomic_fetch_add_explicit(&histogram->sum_us, (uint64_t)us, memory_order_relaxed);
+}
+
+static size_t code_of(const struct error *failed)
+{
+    return (unsigned)failed->code < ERR_COUNT ? (size_t)failed->code : (size_t)ERR_INTERNAL;
+}
+
+/* ---- what vmm/ reports ---- */
+
+static void on_step(void *context, const char *step, const struct error *failed, int64_t us)
+{
+    struct server_metrics *metrics = context;
+    (void)failed;
+    observe(&metrics->steps[find(server_metrics_steps, METRICS_STEPS, step)], us);
+}
+
+static void on_spawn(void *context, const char *failed_step, const struct error *failed, int64_t us)
+{
+    struct server_metrics *metrics = context;
+    count(&metrics->spawns);
+    observe(&metrics->spawn, us);
+    if (failed != NULL)
+        count(&metrics->spawn_failures[find(server_metrics_steps, METRICS_STEPS, failed_step)]
+                                      [code_of(failed)]);
+}
+
+static void on_exec(void *context, const struct error *failed, int64_t us)
+{
+    struct server_metrics *metrics = context;
+    count(&metrics->execs);
+    observe(&metrics->exec, us);
+    if (failed != NULL)
+        count(&metrics->exec_failures[code_of(failed)]);
+}
+
+static void on_ended(void *context, const char *reason)
+{
+    struct server_metrics *metrics = context;
+    count(&metrics->ends[find(server_metrics_reasons, METRICS_REASONS, reason)]);
+}
+
+struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
+{
+    return (struct vmm_observer){
+        .context = metrics, .step = on_step, .spawn = on_spawn, .exec = on_exec, .ended = on_ended};
+}
+
+/* ---- requests ---- */
+
+void server_metrics_request(struct server_metrics *metrics, const struct api_route *route,
+                            unsigned status, int64_t us)
+{
+    size_t i = route != NULL ? (size_t)(route - metrics->routes) : METRICS_ROUTES - 1;
+    count(&metrics->statuses[i][status < METRICS_STATUSES ? status : 0]);
+    observe(&metrics->requests[i], us);
+}
+
+struct server_metrics *server_metrics_new(const struct api_route *routes, size_t count_of_routes)
+{
+    struct server_metrics *metrics =
+        count_of_routes <= API_ROUTES_MAX ? calloc(1, sizeof(*metrics)) : NULL;
+    if (metrics != NULL) {
+        metrics->routes = routes;
+        metrics->route_count = count_of_routes;
+    }
+    return metrics;
+}
+
+void server_metrics_free(struct server_metrics *metrics)
+{
+    free(metrics);
+}

@@ -1,0 +1,207 @@
+/* GET /metrics: Prometheus text format 0.0.4. */
+#include "server/metrics.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+/* Writes until memory or the ceiling ends; `failed` is looked at once, at the end. */
+struct text {
+    struct buf *buf;
+    bool failed;
+};
+
+#define PUT(text, ...) ((text)->failed = buf_printf((text)->buf, __VA_ARGS__) < 0 || (text)->failed)
+
+static void family(struct text *text, const char *name, const char *type, const char *help)
+{
+    PUT(text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static unsigned long long load(const atomic_uint_fast64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* `labels`: "" or `step="guard",`: in front of `le`. */
+static void histogram(struct text *text, const char *name, const char *labels,
+                      const struct server_histogram *values)
+{
+    unsigned long long total = 0;
+    for (size_t i = 0; i < METRICS_BUCKETS; i++) {
+        total += load(&values->buckets[i]);
+        PUT(text, "%s_bucket{%sle=\"%g\"} %llu\n", name, labels, server_metrics_bounds[i], total);
+    }
+    total += load(&values->buckets[METRICS_BUCKETS]);
+    PUT(text, "%s_bucket{%sle=\"+Inf\"} %llu\n", name, labels, total);
+    int len = (int)strlen(labels); /* less its comma */
+    const char *open = len > 0 ? "{" : "", *close = len > 0 ? "}" : "";
+    PUT(text, "%s_sum%s%.*s%s %.6f\n", name, open, len > 0 ? len - 1 : 0, labels, close,
+        (double)load(&values->sum_us) / 1e6);
+    PUT(text, "%s_count%s%.*s%s %llu\n", name, open, len > 0 ? len - 1 : 0, labels, close, total);
+}
+
+/* ---- spawns, execs, ends ---- */
+
+static void put_spawns(struct text *text, const struct server_metrics *metrics)
+{
+    family(text, "motte_spawns_total", "counter", "Spawns tried, failed ones included.");
+    PUT(text, "motte_spawns_total %llu\n", load(&metrics->spawns));
+    family(text, "motte_spawn_failures_total", "counter",
+           "Spawns that failed, by the step that failed and the error's code.");
+    for (size_t step = 0; step < METRICS_STEPS; step++)
+        for (int code = 0; code < ERR_COUNT; code++) {
+            unsigned long long value = load(&metrics->spawn_failures[step][code]);
+            if (value > 0)
+                PUT(text, "motte_spawn_failures_total{step=\"%s\",code=\"%s\"} %llu\n",
+                    server_metrics_steps[step], error_code_name((enum error_code)code), value);
+        }
+    family(text, "motte_spawn_duration_seconds", "histogram",
+           "From request to running, or to all undone.");
+    histogram(text, "motte_spawn_duration_seconds", "", &metrics->spawn);
+    family(text, "motte_spawn_step_duration_seconds", "histogram", "Duration of each spawn step.");
+    for (size_t step = 0; step + 1 < METRICS_STEPS; step++) {
+        char labels[64];
+        snprintf(labels, sizeof(labels), "step=\"%s\",", server_metrics_steps[step]);
+        histogram(text, "motte_spawn_step_duration_seconds", labels, &metrics->steps[step]);
+    }
+}
+
+static void put_execs(struct text *text, const struct server_metrics *metrics)
+{
+    family(text, "motte_execs_total", "counter", "Commands tried, failed ones included.");
+    PUT(text, "motte_execs_total %llu\n", load(&metrics->execs));
+    family(text, "motte_exec_failures_total", "counter",
+           "Commands without a result, by the error's code; an exit code is no failure.");
+    for (int code = 0; code < ERR_COUNT; code++) {
+        unsigned long long value = load(&metrics->exec_failures[code]);
+        if (value > 0)
+            PUT(text, "motte_exec_failures_total{code=\"%s\"} %llu\n",
+                error_code_name((enum error_code)code), value);
+    }
+    family(text, "motte_exec_duration_seconds", "histogram", "Duration of commands.");
+    histogram(text, "motte_exec_duration_seconds", "", &metrics->exec);
+    family(text, "motte_vm_ends_total", "counter", "VMs that ended, by reason.");
+    for (size_t reason = 0; reason < METRICS_REASONS; reason++)
+        PUT(text, "motte_vm_ends_total{reason=\"%s\"} %llu\n", server_metrics_reasons[reason],
+            load(&metrics->ends[reason]));
+}
+
+/* ---- requests ---- */
+
+static void put_statuses(struct text *text, const struct server_metrics *metrics, size_t i,
+                         const char *path, const char *method)
+{
+    for (unsigned status = 0; status < METRICS_STATUSES; status++) {
+        unsigned long long value = load(&metrics->statuses[i][status]);
+        if (value > 0)
+            PUT(text, "motte_http_requests_total{route=\"%s\",method=\"%s\",status=\"%u\"} %llu\n",
+                path, method, status, value);
+    }
+}
+
+static void put_requests(struct text *text, const struct server_metrics *metrics)
+{
+    family(text, "motte_http_requests_total", "counter",
+           "Requests answered, by route, method and status; route \"none\": none matched.");
+    for (size_t i = 0; i < metrics->route_count; i++)
+        put_statuses(text, metrics, i, metrics->routes[i].path, metrics->routes[i].method);
+    put_statuses(text, metrics, METRICS_ROUTES - 1, "none", "any");
+    family(text, "motte_http_request_duration_seconds", "histogram",
+           "From request line to the last byte of the answer.");
+    for (size_t i = 0; i < metrics->route_count; i++) {
+        char labels[128];
+        snprintf(labels, sizeof(labels), "route=\"%s\",method=\"%s\",", metrics->routes[i].path,
+                 metrics->routes[i].method);
+        histogram(text, "motte_http_request_duration_seconds", labels, &metrics->requests[i]);
+    }
+    histogram(text, "motte_http_request_duration_seconds", "route=\"none\",method=\"any\",",
+              &metrics->requests[METRICS_ROUTES - 1]);
+}
+
+/* ---- gauges ---- */
+
+static uint64_t own_rss(void)
+{
+    char stat[128];
+    unsigned long long size = 0, resident = 0;
+    if (fs_read_at(AT_FDCWD, "/proc/self/statm", stat, sizeof(stat)) < 0 ||
+        sscanf(stat, "%llu %llu", &size, &resident) != 2)
+        return 0;
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static unsigned own_fds(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    if (dir == NULL)
+        return 0;
+    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count > 0 ? count - 1 : 0; /* less the directory's own */
+}
+
+static int put_vms(struct text *text, struct store *store, struct error *err)
+{
+    struct store_totals totals = {0};
+    if (store == NULL)
+        return 0;
+    if (store_totals(store, &totals, err) < 0)
+        return -1;
+    family(text, "motte_vms", "gauge", "VMs that have not ended, by state.");
+    for (int state = STORE_CREATING; state < STORE_FAILED; state++)
+        PUT(text, "motte_vms{state=\"%s\"} %llu\n", store_state_name((enum store_state)state),
+            (unsigned long long)totals.by_state[state]);
+    return 0;
+}
+
+static void put_guards(struct text *text, uint32_t without)
+{
+    static const struct {
+        enum priv_guard bit;
+        const char *name;
+    } guards[] = {{PRIV_GUARD_FIREWALL, "firewall"},
+                  {PRIV_GUARD_CGROUP, "cgroup"},
+                  {PRIV_GUARD_SECCOMP, "seccomp"}};
+    family(text, "motte_guards_missing", "gauge", "1: the operator started without this guard.");
+    for (size_t i = 0; i < COUNT_OF(guards); i++)
+        PUT(text, "motte_guards_missing{guard=\"%s\"} %d\n", guards[i].name,
+            (without & guards[i].bit) != 0);
+}
+
+static void put_process(struct text *text, struct vmm *vmm)
+{
+    struct priv_host host = {0};
+    if (vmm != NULL)
+        vmm_host(vmm, &host);
+    family(text, "motte_process_resident_memory_bytes", "gauge",
+           "Resident memory of each half of the service.");
+    PUT(text, "motte_process_resident_memory_bytes{half=\"front\"} %llu\n",
+        (unsigned long long)own_rss());
+    if (vmm != NULL)
+        PUT(text, "motte_process_resident_memory_bytes{half=\"root\"} %llu\n",
+            (unsigned long long)host.rss_bytes);
+    family(text, "motte_process_open_fds", "gauge", "Open descriptors of each half.");
+    PUT(text, "motte_process_open_fds{half=\"front\"} %u\n", own_fds());
+    if (vmm != NULL) {
+        PUT(text, "motte_process_open_fds{half=\"root\"} %u\n", host.fds);
+        put_guards(text, host.without);
+    }
+    family(text, "motte_build_info", "gauge", "The version, as a label.");
+    PUT(text, "motte_build_info{version=\"%s\"} 1\n", MOTTE_VERSION);
+}
+
+int server_metrics_text(void *sources, struct buf *ret, struct error *err)
+{
+    const struct server_metrics_sources *from = sources;
+    struct text text = {.buf = ret};
+    put_spawns(&text, from->metrics);
+    put_execs(&text, from->metrics);
+    put_requests(&text, from->metrics);
+    if (put_vms(&text, from->store, err) < 0)
+        return -1;
+    put_process(&text, from->vmm);
+    return text.failed ? error_set(err, ERR_NO_MEMORY, 0, "out of memory while writing metrics")
+                       : 0;
+}

@@ -1,0 +1,197 @@
+/* The four changes of a VM's life. Each is one transaction on the writing connection. */
+#include "store/internal.h"
+
+/* What a change does inside its transaction. */
+typedef int change_body(sqlite3 *db, void *context, struct error *err);
+
+static int change(struct store *store, change_body *body, void *context, struct error *err)
+{
+    pthread_mutex_lock(&store->writing);
+    int result = store_begin(store->writer, err);
+    if (result == 0) {
+        result = body(store->writer, context, err);
+        if (result == 0)
+            result = store_commit(store->writer, err);
+        if (result < 0)
+            store_rollback(store->writer);
+    }
+    pthread_mutex_unlock(&store->writing);
+    return result;
+}
+
+static int run(sqlite3_stmt *statement, struct error *err)
+{
+    return store_step(statement, err) < 0 ? -1 : 0;
+}
+
+/* ---- insert ---- */
+
+static int refuse_taken(sqlite3 *db, const struct store_vm *vm, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, "SELECT 1 FROM vms WHERE owner = ?1 AND id = ?2", &statement, err) < 0 ||
+        store_bind_text(statement, 1, vm->owner, err) < 0 ||
+        store_bind_text(statement, 2, vm->id, err) < 0)
+        return -1;
+    int row = store_step(statement, err);
+    if (row < 0)
+        return -1;
+    if (row == 1)
+        return error_set(err, ERR_ID_TAKEN, 0,
+                         "there is already a VM `%s`: delete it first or choose another id",
+                         vm->id);
+    return 0;
+}
+
+static int insert(sqlite3 *db, void *context, struct error *err)
+{
+    const struct store_vm *vm = context;
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (refuse_taken(db, vm, err) < 0 || store_prepare(db, STORE_INSERT_VM, &statement, err) < 0 ||
+        store_row_bind(statement, vm, err) < 0)
+        return -1;
+    return run(statement, err);
+}
+
+int store_vm_insert(struct store *store, const struct store_vm *vm, struct error *err)
+{
+    struct store_vm row = *vm;
+    row.state = STORE_CREATING;
+    return change(store, insert, &row, err);
+}
+
+/* ---- running ---- */
+
+static int running(sqlite3 *db, void *context, struct error *err)
+{
+    const struct store_vm *vm = context;
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db,
+                      "UPDATE vms SET state = ?2, state_wall_ms = ?3, expires_boot_ms = ?4,"
+                      " steps = ?5, guest = ?6, reason = '', message = ''"
+                      " WHERE instance = ?1 AND state = ?7",
+                      &statement, err) < 0 ||
+        store_bind_text(statement, 1, vm->instance, err) < 0 ||
+        store_bind_number(statement, 2, STORE_RUNNING, err) < 0 ||
+        store_bind_number(statement, 3, vm->state_wall_ms, err) < 0 ||
+        store_bind_number(statement, 4, vm->expires_boot_ms, err) < 0 ||
+        store_bind_text(statement, 5, vm->steps, err) < 0 ||
+        store_bind_text(statement, 6, vm->guest, err) < 0 ||
+        store_bind_number(statement, 7, STORE_CREATING, err) < 0 || run(statement, err) < 0)
+        return -1;
+    if (sqlite3_changes(db) == 0)
+        return error_set(err, ERR_CANCELLED, 0, "VM `%s` was deleted while it was made", vm->id);
+    return 0;
+}
+
+int store_vm_running(struct store *store, const struct store_vm *vm, struct error *err)
+{
+    struct store_vm row = *vm;
+    return change(store, running, &row, err);
+}
+
+/* ---- deleting ---- */
+
+struct deletion {
+    const char *owner, *id;
+    struct store_vm vm;
+};
+
+static int deleting(sqlite3 *db, void *context, struct error *err)
+{
+    struct deletion *deletion = context;
+    struct store_vm *vm = &deletion->vm;
+    if (store_find(db, deletion->owner, deletion->id, vm, err) < 0)
+        return -1;
+    if (vm->state == STORE_DELETING)
+        return 0;
+    vm->state = STORE_DELETING;
+    vm->state_wall_ms = clock_wall_ms();
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, "UPDATE vms SET state = ?2, state_wall_ms = ?3 WHERE instance = ?1",
+                      &statement, err) < 0 ||
+        store_bind_text(statement, 1, vm->instance, err) < 0 ||
+        store_bind_number(statement, 2, vm->state, err) < 0 ||
+        store_bind_number(statement, 3, vm->state_wall_ms, err) < 0)
+        return -1;
+    return run(statement, err);
+}
+
+int store_vm_deleting(struct store *store, const char *owner, const char *id, struct store_vm *ret,
+                      struct error *err)
+{
+    struct deletion deletion = {.owner = owner, .id = id};
+    if (change(store, deleting, &deletion, err) < 0)
+        return -1;
+    *ret = deletion.vm;
+    return 0;
+}
+
+/* ---- end ---- */
+
+struct ending {
+    const char *instance, *reason, *message, *console;
+    size_t console_len;
+    enum store_state state;
+};
+
+/* An instance id is never reused; OR REPLACE so that even a broken promise lets a VM end. */
+static int certify(sqlite3 *db, const struct ending *ending, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db,
+                      "INSERT OR REPLACE INTO certificates (seq, instance, id, owner, state,"
+                      " reason, message, console, image, image_digest, hypervisor, without,"
+                      " created_wall_ms, ended_wall_ms)"
+                      " SELECT seq, instance, id, owner, ?2, ?3, ?4, ?5, image, image_digest,"
+                      " hypervisor, without, created_wall_ms, ?6 FROM vms WHERE instance = ?1",
+                      &statement, err) < 0 ||
+        store_bind_text(statement, 1, ending->instance, err) < 0 ||
+        store_bind_number(statement, 2, ending->state, err) < 0 ||
+        store_bind_text(statement, 3, ending->reason, err) < 0 ||
+        store_bind_text(statement, 4, ending->message, err) < 0 ||
+        store_bind_number(statement, 6, clock_wall_ms(), err) < 0)
+        return -1;
+    int rc =
+        sqlite3_bind_blob(statement, 5, ending->console, (int)ending->console_len, SQLITE_STATIC);
+    return rc == SQLITE_OK ? run(statement, err) : store_fail(db, rc, "binding", err);
+}
+
+static int end(sqlite3 *db, void *context, struct error *err)
+{
+    const struct ending *ending = context;
+    cleanup_statement sqlite3_stmt *removal = NULL, *pruning = NULL;
+    if (certify(db, ending, err) < 0)
+        return -1;
+    if (sqlite3_changes(db) == 0) /* unknown or ended before */
+        return 0;
+    if (store_prepare(db, "DELETE FROM vms WHERE instance = ?1", &removal, err) < 0 ||
+        store_bind_text(removal, 1, ending->instance, err) < 0 || run(removal, err) < 0 ||
+        store_prepare(db,
+                      "DELETE FROM certificates"
+                      " WHERE number <= (SELECT max(number) FROM certificates) - ?1",
+                      &pruning, err) < 0 ||
+        store_bind_number(pruning, 1, STORE_CERTIFICATES_MAX, err) < 0)
+        return -1;
+    return run(pruning, err);
+}
+
+int store_vm_end(struct store *store, const char *instance, enum store_state state,
+                 const char *reason, const char *message, const char *console, struct error *err)
+{
+    if (state < STORE_FAILED || state > STORE_LOST)
+        return error_set(err, ERR_INTERNAL, 0, "a VM cannot end as %s", store_state_name(state));
+    char short_reason[STORE_REASON_MAX], short_message[ERROR_MESSAGE_MAX];
+    snprintf(short_reason, sizeof(short_reason), "%s", reason);
+    snprintf(short_message, sizeof(short_message), "%s", message == NULL ? "" : message);
+    if (console == NULL)
+        console = "";
+    size_t len = strlen(console), skip = len > STORE_CONSOLE_MAX ? len - STORE_CONSOLE_MAX : 0;
+    struct ending ending = {.instance = instance,
+                            .reason = short_reason,
+                            .message = short_message,
+                            .console = console + skip, /* the newest bytes */
+                            .console_len = len - skip,
+                            .state = state};
+    return change(store, end, &ending, err);
+}

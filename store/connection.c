@@ -1,0 +1,138 @@
+/* SQLite's calls with our errors. */
+#include "store/internal.h"
+
+#include <errno.h>
+
+void store_cleanup_sqlite(sqlite3 **db)
+{
+    int saved = errno;
+    sqlite3_close(*db);
+    errno = saved;
+}
+
+void store_cleanup_statement(sqlite3_stmt **statement)
+{
+    int saved = errno;
+    sqlite3_finalize(*statement);
+    errno = saved;
+}
+
+int store_fail(sqlite3 *db, int rc, const char *what, struct error *err)
+{
+    int primary = rc & 0xff;
+    /* An I/O error may be ENOSPC below: growing the shared index of the log, or an fsync. */
+    bool full = primary == SQLITE_FULL ||
+                ((primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && db != NULL &&
+                 (sqlite3_system_errno(db) == ENOSPC || sqlite3_system_errno(db) == EDQUOT));
+    if (full)
+        return error_set(err, ERR_STORE_FULL, 0,
+                         "the inventory cannot grow while %s: free space on the disk of the state "
+                         "directory",
+                         what);
+    if (primary == SQLITE_BUSY || primary == SQLITE_LOCKED)
+        return error_set(err, ERR_STORE_BUSY, 0,
+                         "another program holds the inventory's lock while %s: try again", what);
+    if (primary == SQLITE_NOMEM)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory while %s", what);
+    if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
+        return error_set(err, ERR_STORE, 0,
+                         "the inventory is damaged (%s, %s): stop motted, restore a copy of "
+                         "motte.db, or move it with its -wal and -shm aside to begin anew",
+                         what, sqlite3_errstr(rc));
+    return error_set(err, ERR_STORE, 0, "the inventory failed while %s: %s", what,
+                     db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
+}
+
+/* The schema is ours, yet the file may have been written to by others: no trust in it. */
+static int harden(sqlite3 *db, struct error *err)
+{
+    sqlite3_extended_result_codes(db, 1);
+    sqlite3_busy_timeout(db, STORE_BUSY_MS);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+    return store_exec(db, "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON", err);
+}
+
+int store_connect(const char *path, sqlite3 **ret, struct error *err)
+{
+    cleanup_sqlite sqlite3 *db = NULL;
+    int rc = sqlite3_open_v2(
+        path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL);
+    if (rc != SQLITE_OK)
+        return store_fail(db, rc, "opening", err);
+    if (harden(db, err) < 0)
+        return -1;
+    *ret = TAKE_PTR(db);
+    return 0;
+}
+
+int store_exec(sqlite3 *db, const char *sql, struct error *err)
+{
+    int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? 0 : store_fail(db, rc, "setting up", err);
+}
+
+int store_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret, struct error *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+    if (rc != SQLITE_OK)
+        return store_fail(db, rc, "preparing", err);
+    *ret = statement;
+    return 0;
+}
+
+int store_step(sqlite3_stmt *statement, struct error *err)
+{
+    int rc = sqlite3_step(statement);
+    if (rc == SQLITE_ROW)
+        return 1;
+    if (rc == SQLITE_DONE)
+        return 0;
+    return store_fail(sqlite3_db_handle(statement), rc,
+                      sqlite3_stmt_readonly(statement) ? "reading" : "writing", err);
+}
+
+int store_query_number(sqlite3 *db, const char *sql, int64_t *ret, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, sql, &statement, err) < 0)
+        return -1;
+    int row = store_step(statement, err);
+    if (row < 0)
+        return -1;
+    *ret = row == 1 ? sqlite3_column_int64(statement, 0) : 0;
+    return 0;
+}
+
+int store_bind_text(sqlite3_stmt *statement, int index, const char *text, struct error *err)
+{
+    int rc = sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+    return rc == SQLITE_OK ? 0 : store_fail(sqlite3_db_handle(statement), rc, "binding", err);
+}
+
+int store_bind_number(sqlite3_stmt *statement, int index, int64_t number, struct error *err)
+{
+    int rc = sqlite3_bind_int64(statement, index, number);
+    return rc == SQLITE_OK ? 0 : store_fail(sqlite3_db_handle(statement), rc, "binding", err);
+}
+
+int store_begin(sqlite3 *db, struct error *err)
+{
+    int rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    return rc == SQLITE_OK ? 0 : store_fail(db, rc, "beginning", err);
+}
+
+int store_commit(sqlite3 *db, struct error *err)
+{
+    int rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+    return rc == SQLITE_OK ? 0 : store_fail(db, rc, "committing", err);
+}
+
+void store_rollback(sqlite3 *db)
+{
+    if (!sqlite3_get_autocommit(db)) /* SQLite rolls back by itself after some failures */
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+}

@@ -1,0 +1,120 @@
+/*
+ * What the files of store/ share. A `struct store` is one writing connection under a mutex and a
+ * few reading ones; each operation borrows one, prepares its statements, finalizes them.
+ */
+#ifndef MOTTE_STORE_INTERNAL_H
+#define MOTTE_STORE_INTERNAL_H
+
+#include "store/store.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+enum {
+    STORE_READERS = 4,
+    STORE_BUSY_MS = 2000,
+    STORE_CONSOLE_MAX = 8192,           /* bytes of a console tail in a certificate */
+    STORE_APPLICATION_ID = 0x6d6f7474,  /* "mott": tells our files from others */
+    STORE_WAL_LIMIT = 16 * 1024 * 1024, /* what a checkpoint cuts the log back to */
+};
+
+struct store {
+    pthread_mutex_t writing;
+    sqlite3 *writer; /* owned; under `writing` */
+    pthread_mutex_t lock;
+    pthread_cond_t idle;
+    sqlite3 *readers[STORE_READERS]; /* owned; the first `ready` are free; under `lock` */
+    unsigned ready;
+};
+
+/* ---- connection.c ---- */
+
+#define cleanup_sqlite cleanup(store_cleanup_sqlite)
+#define cleanup_statement cleanup(store_cleanup_statement)
+void store_cleanup_sqlite(sqlite3 **db);
+void store_cleanup_statement(sqlite3_stmt **statement);
+
+/* `path`: absolute, without links. */
+int store_connect(const char *path, sqlite3 **ret, struct error *err);
+/* Turns SQLite's last failure on `db` into an error; `what` names the step. Returns -1. */
+int store_fail(sqlite3 *db, int rc, const char *what, struct error *err);
+int store_exec(sqlite3 *db, const char *sql, struct error *err);
+int store_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret, struct error *err);
+/* One step: 1 with a row, 0 at the end, -1. */
+int store_step(sqlite3_stmt *statement, struct error *err);
+/* First column of the first row of a query that always has one. */
+int store_query_number(sqlite3 *db, const char *sql, int64_t *ret, struct error *err);
+/* NULL binds NULL. `text` is borrowed until the statement is finalized. */
+int store_bind_text(sqlite3_stmt *statement, int index, const char *text, struct error *err);
+int store_bind_number(sqlite3_stmt *statement, int index, int64_t number, struct error *err);
+/* BEGIN IMMEDIATE … COMMIT; store_rollback() may follow any failure. */
+int store_begin(sqlite3 *db, struct error *err);
+int store_commit(sqlite3 *db, struct error *err);
+void store_rollback(sqlite3 *db);
+
+/* ---- schema.c, migrate.c ---- */
+
+extern const char *const store_migrations[]; /* [n] brings user_version n to n + 1 */
+extern const int store_version;              /* how many there are */
+
+/* Refuses what is damaged, newer or not ours; writes nothing. */
+int store_check(sqlite3 *db, struct error *err);
+/* Brings a checked file to store_version in one transaction. */
+int store_migrate(sqlite3 *db, struct error *err);
+
+/* ---- row.c: struct store_vm to and from a row ---- */
+
+/* The members that have a column of the same name, in the order of SELECT and INSERT. */
+#define STORE_VM_COLUMNS(X)                                                                        \
+    X(TEXT, instance)                                                                              \
+    X(TEXT, id)                                                                                    \
+    X(TEXT, owner)                                                                                 \
+    X(NUMBER, state)                                                                               \
+    X(TEXT, reason)                                                                                \
+    X(TEXT, message)                                                                               \
+    X(TEXT, image)                                                                                 \
+    X(BYTES, image_digest)                                                                         \
+    X(NUMBER, vcpus)                                                                               \
+    X(NUMBER, memory_mib)                                                                          \
+    X(NUMBER, disk_mib)                                                                            \
+    X(TEXT, seccomp)                                                                               \
+    X(TEXT, hypervisor)                                                                            \
+    X(NUMBER, emulated)                                                                            \
+    X(NUMBER, without)                                                                             \
+    X(NUMBER, uid)                                                                                 \
+    X(NUMBER, layout)                                                                              \
+    X(TEXT, chain)                                                                                 \
+    X(NUMBER, ttl_s)                                                                               \
+    X(NUMBER, created_wall_ms)                                                                     \
+    X(NUMBER, state_wall_ms)                                                                       \
+    X(NUMBER, expires_boot_ms)                                                                     \
+    X(TEXT, boot)                                                                                  \
+    X(TEXT, labels)                                                                                \
+    X(TEXT, steps)                                                                                 \
+    X(TEXT, guest)
+
+#define STORE_COLUMN_NAME(kind, member) ", " #member
+#define STORE_COLUMN_MARK(kind, member) ", ?"
+/* seq comes first and is not part of the struct. */
+#define STORE_SELECT_VM "SELECT seq" STORE_VM_COLUMNS(STORE_COLUMN_NAME) " FROM vms"
+#define STORE_INSERT_VM                                                                            \
+    "INSERT INTO vms (seq" STORE_VM_COLUMNS(STORE_COLUMN_NAME) ")"                                 \
+                                                               " VALUES (NULL" STORE_VM_COLUMNS(   \
+                                                                   STORE_COLUMN_MARK) ")"
+
+int store_row_bind(sqlite3_stmt *statement, const struct store_vm *vm, struct error *err);
+int store_row_read(sqlite3_stmt *statement, struct store_vm *ret, struct error *err);
+
+/* ---- pool.c ---- */
+
+/* Waits until a reading connection is free. */
+sqlite3 *store_reader_take(struct store *store);
+void store_reader_give(struct store *store, sqlite3 *db);
+
+/* ---- read.c ---- */
+
+/* On a connection the caller holds. */
+int store_find(sqlite3 *db, const char *owner, const char *id, struct store_vm *ret,
+               struct error *err);
+
+#endif

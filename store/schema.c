@@ -1,0 +1,61 @@
+/*
+ * The schema, one string a version. A string that was released is never edited: a new one is added.
+ * STRICT tables: SQLite then holds the types, and a column too many or of the wrong kind is an
+ * error.
+ */
+#include "store/internal.h"
+
+/* seq is the order of creation and never reused (AUTOINCREMENT): lists page by it, and a
+ * certificate keeps it so that a page can go on after a VM that has ended meanwhile. */
+static const char version_1[] =
+    "CREATE TABLE vms ("
+    "  seq INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  instance TEXT NOT NULL UNIQUE,"
+    "  id TEXT NOT NULL,"
+    "  owner TEXT NOT NULL,"
+    "  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 4)," /* the ended are certificates */
+    "  reason TEXT NOT NULL,"
+    "  message TEXT NOT NULL,"
+    "  image TEXT NOT NULL,"
+    "  image_digest BLOB NOT NULL CHECK (length(image_digest) = 32),"
+    "  vcpus INTEGER NOT NULL,"
+    "  memory_mib INTEGER NOT NULL,"
+    "  disk_mib INTEGER NOT NULL,"
+    "  seccomp TEXT NOT NULL,"
+    "  hypervisor TEXT NOT NULL,"
+    "  emulated INTEGER NOT NULL CHECK (emulated IN (0, 1)),"
+    "  without INTEGER NOT NULL,"
+    "  uid INTEGER NOT NULL,"
+    "  layout INTEGER NOT NULL,"
+    "  chain TEXT NOT NULL UNIQUE,"
+    "  ttl_s INTEGER NOT NULL,"
+    "  created_wall_ms INTEGER NOT NULL,"
+    "  state_wall_ms INTEGER NOT NULL,"
+    "  expires_boot_ms INTEGER NOT NULL,"
+    "  boot TEXT NOT NULL,"
+    "  labels TEXT NOT NULL,"
+    "  steps TEXT NOT NULL,"
+    "  guest TEXT NOT NULL,"
+    "  UNIQUE (owner, id)"
+    ") STRICT;"
+    "CREATE TABLE certificates ("
+    "  number INTEGER PRIMARY KEY AUTOINCREMENT," /* the order of ending: the oldest go first */
+    "  seq INTEGER NOT NULL UNIQUE,"
+    "  instance TEXT NOT NULL UNIQUE,"
+    "  id TEXT NOT NULL,"
+    "  owner TEXT NOT NULL,"
+    "  state INTEGER NOT NULL CHECK (state BETWEEN 5 AND 7),"
+    "  reason TEXT NOT NULL,"
+    "  message TEXT NOT NULL,"
+    "  console BLOB NOT NULL,"
+    "  image TEXT NOT NULL,"
+    "  image_digest BLOB NOT NULL,"
+    "  hypervisor TEXT NOT NULL,"
+    "  without INTEGER NOT NULL,"
+    "  created_wall_ms INTEGER NOT NULL,"
+    "  ended_wall_ms INTEGER NOT NULL"
+    ") STRICT;"
+    "CREATE INDEX certificates_by_id ON certificates (id, owner, number);";
+
+const char *const store_migrations[] = {version_1};
+const int store_version = (int)COUNT_OF(store_migrations);

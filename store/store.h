@@ -1,0 +1,110 @@
+/*
+ * store: the inventory in SQLite. Nothing about a VM lives only in memory that a restart would
+ * need. Schema by `user_version`, migrated in one transaction; a newer schema is refused
+ * (ERR_STORE_NEWER). WAL, synchronous=NORMAL (after a host crash no VM survives either),
+ * busy_timeout 2 s, BEGIN IMMEDIATE. Thread-safe: one connection writes under a mutex, readers have
+ * connections of their own from a small pool. Never open the file outside SQLite. Errors:
+ * ERR_STORE, ERR_STORE_BUSY (locked), ERR_STORE_FULL (no space), ERR_VM_UNKNOWN, ERR_ID_TAKEN.
+ */
+#ifndef MOTTE_STORE_H
+#define MOTTE_STORE_H
+
+#include "base/base.h"
+
+enum {
+    STORE_OWNER_MAX = 64,
+    STORE_REASON_MAX = 32,
+    STORE_LABELS_MAX = 4096, /* bytes of labels as JSON */
+    STORE_STEPS_MAX = 1024,
+    STORE_CERTIFICATES_MAX = 10000, /* older ones go */
+    STORE_PAGE_MAX = 500,
+    STORE_LAYOUT = 1, /* how an instance is built; recovery undoes by it */
+};
+
+enum store_state {
+    STORE_CREATING = 1,
+    STORE_RUNNING,
+    STORE_PAUSED,
+    STORE_DELETING,
+    STORE_FAILED, /* this and below: ended; a certificate remains */
+    STORE_EXITED,
+    STORE_LOST,
+};
+const char *store_state_name(enum store_state state);           /* "running" */
+int store_state_parse(const char *name, enum store_state *ret); /* 0 or -1 */
+
+struct store_vm {
+    char instance[ID_INSTANCE_SIZE];
+    char id[ID_VM_MAX + 1]; /* unique per owner among VMs that have not ended */
+    char owner[STORE_OWNER_MAX + 1];
+    enum store_state state;
+    char reason[STORE_REASON_MAX]; /* closed list in design.md "States"; "" while fine */
+    char message[ERROR_MESSAGE_MAX];
+    char image[ID_NAME_MAX + 1];
+    uint8_t image_digest[HASH_SIZE];
+    uint32_t vcpus, memory_mib, disk_mib;
+    char seccomp[16];    /* "minimal" … */
+    char hypervisor[16]; /* "firecracker", "qemu" */
+    bool emulated;
+    uint32_t without; /* enum priv_guard bits: guards this VM lacks */
+    uint32_t uid, layout;
+    char chain[32]; /* UNIQUE */
+    int64_t ttl_s;
+    int64_t created_wall_ms, state_wall_ms;
+    int64_t expires_boot_ms; /* CLOCK_BOOTTIME of this boot */
+    char boot[ID_BOOT_SIZE];
+    char labels[STORE_LABELS_MAX]; /* JSON object of strings, keys sorted */
+    char steps[STORE_STEPS_MAX];   /* JSON array [{"name":…,"ms":…}] */
+    char guest[256];               /* JSON object: agent, kernel, boot_ms; "" before hello */
+};
+
+struct store;
+
+/* Opens or makes DIR/motte.db (0600) beneath an absolute directory. quick_check first: a corrupt
+ * file is an error that says how to go on, and nothing is touched. */
+int store_open(const char *dir, struct store **ret, struct error *err);
+void store_close(struct store *store);
+
+/* The intent row, state creating, before the first side effect. ERR_ID_TAKEN. */
+int store_vm_insert(struct store *store, const struct store_vm *vm, struct error *err);
+/* The one commit at the end of a spawn: creating → running with steps, guest, expires. Fails with
+ * ERR_CANCELLED if the row is no longer `creating` (a DELETE came). */
+int store_vm_running(struct store *store, const struct store_vm *vm, struct error *err);
+/* Moves to DELETING; idempotent. owner NULL: any. ERR_VM_UNKNOWN, ERR_VM_GONE. Returns the row. */
+int store_vm_deleting(struct store *store, const char *owner, const char *id, struct store_vm *ret,
+                      struct error *err);
+/* The end: one transaction removes the row and writes its certificate with state, reason, message
+ * and console tail (bounded). Unknown instance: success. */
+int store_vm_end(struct store *store, const char *instance, enum store_state state,
+                 const char *reason, const char *message, const char *console, struct error *err);
+
+/* owner NULL: any (admin). ERR_VM_UNKNOWN; ERR_VM_GONE (message says the reason) when only a
+ * certificate is left. */
+int store_vm_get(struct store *store, const char *owner, const char *id, struct store_vm *ret,
+                 struct error *err);
+int store_vm_by_instance(struct store *store, const char *instance, struct store_vm *ret,
+                         struct error *err);
+
+struct store_filter {
+    const char *owner;                   /* NULL: any */
+    enum store_state state;              /* 0: any */
+    const char *label_key, *label_value; /* NULL: any; value NULL: key exists */
+    const char *after; /* cursor: the instance after which to go on (by rowid order), NULL: start */
+    uint32_t limit;    /* 1 … STORE_PAGE_MAX */
+};
+/* In order of creation; *ret malloc'ed (caller frees; NULL when empty); *ret_more: there are more.
+ * A VM that lives through the whole walk is seen exactly once, whatever else comes and goes.
+ * ERR_QUERY: a limit out of range, or a cursor that is unknown, another owner's, or whose
+ * certificate has gone. */
+int store_vm_list(struct store *store, const struct store_filter *filter, struct store_vm **ret,
+                  size_t *ret_count, bool *ret_more, struct error *err);
+/* Every live row (recovery, reaper); malloc'ed. */
+int store_vm_all(struct store *store, struct store_vm **ret, size_t *ret_count, struct error *err);
+/* Live rows per state; index by enum store_state. And sums of what they take. */
+struct store_totals {
+    uint64_t by_state[STORE_LOST + 1];
+    uint64_t memory_mib, vcpus;
+};
+int store_totals(struct store *store, struct store_totals *ret, struct error *err);
+
+#endif

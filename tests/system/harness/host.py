@@ -1,0 +1,116 @@
+"""The host as the tests see it from outside: firewall, processes, cgroups, mounts."""
+
+import ctypes
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+TABLES = ("filter", "nat", "mangle", "raw", "security")
+
+
+def enter_own_network() -> None:
+    """A network namespace for this process and all it starts. Refuses to go on without."""
+    before = os.readlink("/proc/self/ns/net")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "cannot unshare the network: run the tests as root")
+    if os.readlink("/proc/self/ns/net") == before:
+        raise RuntimeError("still in the host's network namespace: not touching its firewall")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def run(*argv: str, check: bool = True) -> str:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if check and done.returncode != 0:
+        raise RuntimeError(f"{argv[0]} ended with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def firewall() -> dict[str, list[str]]:
+    """Every rule and policy of every legacy table of both families, without counters."""
+    return {
+        f"{program} {table}": run(program, "-w", "5", "-t", table, "-S").splitlines()
+        for program in ("iptables-legacy", "ip6tables-legacy")
+        for table in TABLES
+    }
+
+
+def vm_rules() -> list[str]:
+    """The lines about VMs' chains; not those of the roots, which stand as long as the daemon."""
+    pattern = re.compile(r"MOTTE_[0-9a-f]{20}\b")
+    return [line for lines in firewall().values() for line in lines if pattern.search(line)]
+
+
+def status_of(pid: int, thread: int | None = None) -> dict[str, str]:
+    """/proc/PID/status as a dictionary."""
+    path = Path(f"/proc/{pid}/task/{thread}/status" if thread else f"/proc/{pid}/status")
+    pairs = (line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: value.strip() for name, value in pairs}
+
+
+def processes() -> Iterator[int]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            yield int(entry)
+
+
+def processes_of_uids(first: int, count: int, parent: int | None = None) -> dict[int, int]:
+    """pid -> uid of all whose real uid is in the range. Dead ones that nobody has waited for count
+    only as children of `parent`: whom init inherits is not ours to judge."""
+    found = {}
+    for pid in processes():
+        try:
+            status = status_of(pid)
+            uid = int(status["Uid"].split()[0])
+        except (OSError, KeyError):
+            continue
+        dead = status["State"].startswith("Z") and int(status["PPid"]) != parent
+        if first <= uid < first + count and not dead:
+            found[pid] = uid
+    return found
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        path = Path(f"/proc/{pid}/task/{thread}/children")
+        found += [int(word) for word in path.read_text(encoding="utf-8").split()]
+    return found
+
+
+def cgroups_named(root: str) -> list[str]:
+    """Every directory below a cgroup of this name, in any hierarchy."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        fields, _, tail = line.partition(" - ")
+        if not tail.startswith("cgroup"):
+            continue
+        base = Path(fields.split()[4]) / root
+        if base.is_dir():
+            found += [str(path) for path in base.iterdir() if path.is_dir()]
+    return sorted(found)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.split()[4].startswith(f"{folder}/")]
+
+
+def namespaces_held(pid: int) -> list[str]:
+    """Network namespaces that a process keeps alive by a descriptor."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(fd)
+        except OSError:
+            continue
+        if target.startswith("net:["):
+            found.append(target)
+    return found
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

@@ -1,0 +1,168 @@
+"""What keeps a VM in: read back from the kernel, and tried from inside."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import host
+from harness.backend import Backend
+from harness.client import Client
+from harness.daemon import Daemon
+
+NAMESPACES = ("net", "mnt", "pid", "ipc", "uts")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def vmm_of(daemon: Daemon) -> int:
+    """The process of the only VM."""
+    pids = sorted(daemon.vmms())
+    assert len(pids) >= 1
+    return pids[0]
+
+
+def test_R21_the_image_cannot_be_written_by_a_guest(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    before = digest(daemon.disk)
+    client.create(id="writer", memory_mib=backend.memory_mib)
+    client.create(id="reader", memory_mib=backend.memory_mib)
+    first = client.exec("reader", backend.read_disk()).out.strip()
+    assert first == daemon.disk.read_bytes()[:16].hex()
+    tried = client.exec("writer", backend.write_disk(), timeout_ms=60000)
+    assert backend.disk_refused(tried.out), tried
+    assert client.exec("writer", backend.read_disk()).out.strip() == first
+    assert client.exec("reader", backend.read_disk()).out.strip() == first
+    assert digest(daemon.disk) == before
+
+
+@pytest.mark.linux
+def test_R21_two_vms_do_not_see_each_others_files(client: Client, backend: Backend) -> None:
+    for vm_id in ("left", "right"):
+        client.create(id=vm_id, memory_mib=backend.memory_mib)
+    script = "echo secret >/root/mine && echo changed >/etc/hostname && cat /root/mine"
+    assert client.exec("left", ["/bin/sh", "-c", script]).out == "secret\n"
+    seen = client.exec("right", ["/bin/sh", "-c", "cat /root/mine; cat /etc/hostname"])
+    assert "secret" not in seen.out
+    assert "changed" not in seen.out
+
+
+@pytest.mark.linux
+def test_R16_a_guest_has_no_network_but_its_own_loopback(client: Client, backend: Backend) -> None:
+    client.create(id="lonely", memory_mib=backend.memory_mib)
+    devices = client.exec("lonely", ["/bin/sh", "-c", "ls /sys/class/net"]).out.split()
+    assert set(devices) <= {"lo"}
+
+
+def test_R22_every_thread_of_a_vmm_is_filtered_and_without_privilege(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    vm = client.create(id="jailed", memory_mib=backend.memory_mib)
+    assert vm["seccomp"] == "minimal"
+    launcher = max(
+        int(host.status_of(daemon.pid, int(thread))["Seccomp_filters"])
+        for thread in os.listdir(f"/proc/{daemon.pid}/task")
+    )
+    pid = vmm_of(daemon)
+    uid = daemon.vmms()[pid]
+    threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    assert len(threads) >= 2
+    for thread in threads:
+        status = host.status_of(pid, thread)
+        shown = {key: status[key] for key in ("Seccomp", "NoNewPrivs", "CapEff", "CapPrm")}
+        assert shown == {
+            "Seccomp": "2",
+            "NoNewPrivs": "1",
+            "CapEff": "0000000000000000",
+            "CapPrm": "0000000000000000",
+        }, f"thread {thread} ({status['Name']})"
+        assert int(status["Seccomp_filters"]) == launcher + 1, f"thread {status['Name']}"
+        assert status["Uid"].split() == [str(uid)] * 4
+        assert status["Gid"].split() == [str(uid)] * 4
+
+
+def test_R26_uids_and_namespaces_are_a_vms_own(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    for vm_id in ("one", "two"):
+        client.create(id=vm_id, memory_mib=backend.memory_mib)
+    vmms = daemon.vmms()
+    assert len(set(vmms.values())) == 2
+    pids = {uid: pid for pid, uid in vmms.items()}
+    for name in NAMESPACES:
+        links = {os.readlink(f"/proc/{pid}/ns/{name}") for pid in pids.values()}
+        links.add(os.readlink(f"/proc/self/ns/{name}"))
+        assert len(links) == 3, name
+
+
+def test_R26_core_dumps_are_off_and_limits_are_set(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    client.create(id="limited", memory_mib=backend.memory_mib)
+    pid = vmm_of(daemon)
+    limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8").splitlines()
+    core = next(line for line in limits if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"]
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="utf-8").strip() == "0"
+    values = {}
+    for folder in host.cgroups_named(daemon.cgroup):
+        for name in ("memory.limit_in_bytes", "memory.max", "pids.max"):
+            path = Path(folder) / name
+            if path.exists():
+                values[name] = path.read_text(encoding="utf-8").strip()
+    memory = int(values.get("memory.limit_in_bytes", values.get("memory.max", "0")))
+    assert backend.memory_mib << 20 < memory < (backend.memory_mib + 512) << 20
+    assert 0 < int(values["pids.max"]) <= 256
+
+
+def test_R16_loopback_in_a_vmms_namespace_is_down(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    client.create(id="down", memory_mib=backend.memory_mib)
+    links = subprocess.run(
+        ["nsenter", f"--net=/proc/{vmm_of(daemon)}/ns/net", "ip", "-o", "link"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert len(links) == 1, links
+    assert " lo:" in links[0]
+    assert "state DOWN" in links[0]
+
+
+def test_R16_a_process_with_a_vms_uid_sends_nothing_from_the_hosts_namespace(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    """A VMM that broke out of its namespace: its packets end in its own chain. The host's network
+    namespace is the test's own here."""
+    client.create(id="escaped", memory_mib=backend.memory_mib)
+    uid = daemon.vmms()[vmm_of(daemon)]
+    script = (
+        "import socket,sys\n"
+        "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
+        "try: s.sendto(b'x',('127.0.0.1',9)); print('sent')\n"
+        "except PermissionError: print('refused')\n"
+    )
+    as_uid = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    tried = host.run(*as_uid, "/usr/bin/python3", "-c", script)
+    other = host.run("setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", script)
+    assert (tried.strip(), other.strip()) == ("refused", "sent")
+    counted = host.run("iptables-legacy", "-t", "security", "-L", "-v", "-x", "-n")
+    dropped = [
+        int(line.split()[0])
+        for block in counted.split("Chain MOTTE_")[1:]
+        if len(block.split()[0]) == 20
+        for line in block.splitlines()[2:3]
+    ]
+    assert sum(dropped) >= 1, counted
+
+
+@pytest.mark.parametrize("level", ["minimal", "basic"])
+def test_R23_each_level_serves_commands(client: Client, backend: Backend, level: str) -> None:
+    vm = client.create(id=level, seccomp=level, memory_mib=backend.memory_mib)
+    assert vm["seccomp"] == level
+    assert client.exec(level, ["/bin/echo", level]).out == f"{level}\n"

@@ -1,0 +1,89 @@
+/* Many clients at once, then a stop under load: run under ThreadSanitizer too. */
+#include "tests/unit/api/fake.h"
+
+enum { CLIENTS = 8, REQUESTS = 60 };
+
+struct client {
+    pthread_t thread;
+    struct fake *fake;
+    unsigned wrong;
+};
+
+static bool ask(struct fake *fake, int *fd, const char *text)
+{
+    if (*fd < 0)
+        *fd = http_connect_unix(fake->path);
+    bool sent = *fd >= 0 && http_send(*fd, text);
+    struct http_answer answer = sent ? http_read(*fd) : (struct http_answer){0};
+    bool good = answer.status == 200 || answer.status == 404 || answer.status == 503;
+    http_release(&answer);
+    return good;
+}
+
+static void *run(void *context)
+{
+    static const char *const texts[] = {
+        "GET /fast HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "Content-Length: 4\r\n\r\nbody",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /later HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
+    };
+    struct client *client = context;
+    cleanup_close int fd = -1;
+    for (size_t i = 0; i < REQUESTS; i++)
+        if (!ask(client->fake, &fd, texts[i % COUNT_OF(texts)]))
+            client->wrong++;
+    return NULL;
+}
+
+static unsigned load(struct fake *fake)
+{
+    struct client clients[CLIENTS];
+    unsigned wrong = 0;
+    for (size_t i = 0; i < CLIENTS; i++) {
+        clients[i] = (struct client){.fake = fake};
+        if (pthread_create(&clients[i].thread, NULL, run, &clients[i]) != 0)
+            return 1;
+    }
+    for (size_t i = 0; i < CLIENTS; i++) {
+        pthread_join(clients[i].thread, NULL);
+        wrong += clients[i].wrong;
+    }
+    return wrong;
+}
+
+/* Stops while requests wait at the gate: they pass it as the server drains. */
+static bool stop_under_load(struct fake *fake)
+{
+    int fds[16];
+    for (size_t i = 0; i < COUNT_OF(fds); i++) {
+        fds[i] = http_connect_unix(fake->path);
+        if (fds[i] < 0 || !http_send(fds[i], "GET /held HTTP/1.1\r\nHost: x\r\n\r\n"))
+            return false;
+    }
+    bool good = fake_stop(fake) == 0;
+    for (size_t i = 0; i < COUNT_OF(fds); i++)
+        close(fds[i]);
+    return good;
+}
+
+int main(void)
+{
+    struct fake fake;
+    log_open("test", LOG_LEVEL_ERROR);
+    const struct server_options options = {
+        .pools = {[API_POOL_FAST] = {4, 8}, [API_POOL_LIFE] = {4, 4}, [API_POOL_EXEC] = {4, 8}}};
+    if (!fake_start(&fake, options))
+        return 1;
+    fake_open(&fake);
+    unsigned wrong = load(&fake);
+    if (wrong > 0)
+        fprintf(stderr, "%u requests had no answer\n", wrong);
+    bool stopped = stop_under_load(&fake);
+    if (!stopped)
+        fprintf(stderr, "the server did not stop\n");
+    return wrong == 0 && stopped ? 0 : 1;
+}

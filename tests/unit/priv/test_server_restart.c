@@ -1,0 +1,195 @@
+/* What the root half knows after its own death: VMs that still run are adopted, everything else is
+ * only to be cleaned up. */
+#include "bench.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static void list_one(struct bench *bench, const struct bench_vm *vm, struct priv_instance *ret)
+{
+    struct error err = {0};
+    cr_assert_eq(priv_list(bench->client, 0, ret, &err), 0, "%s", err.msg);
+    cr_assert_str_eq(ret->instance, vm->instance);
+    cr_assert_eq(ret->uid, vm->uid);
+}
+
+Test(priv_restart, R02_a_running_vm_is_adopted_with_all_its_guards, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct priv_killed killed;
+    struct stat st;
+    struct error err = {0};
+    char traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_stop(&bench);
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert(found.alive && found.state == PRIV_LAUNCHED && found.shape.memory_mib == 128);
+    cr_assert_eq(memcmp(found.token, vm.launched.token, PRIV_TOKEN_SIZE), 0);
+    cr_assert_eq(priv_check(bench.client, vm.instance, &err), 0, "%s", err.msg);
+    cleanup_close int console = priv_open(bench.client, vm.instance, PRIV_SOCKET_CONSOLE, 0, &err);
+    cr_assert(console >= 0 && fstat(console, &st) == 0 && S_ISFIFO(st.st_mode), "%s", err.msg);
+    cr_assert_eq(fcntl(console, F_GETFL) & O_ACCMODE, O_RDONLY);
+    cleanup_close int api = priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err);
+    cr_assert_geq(api, 0, "%s", err.msg);
+    cr_assert_eq(bench_api(api, "GET", "/", ""), 200);
+    cleanup_close int pidfd = priv_open(bench.client, vm.instance, PRIV_SOCKET_PIDFD, 0, &err);
+    cr_assert_geq(pidfd, 0, "%s", err.msg);
+    bench_kill(&bench, &vm, &killed);
+    cr_assert(killed.was_running);
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    cr_assert_eq(poll(&p, 1, 0), 1, "the pidfd was another's");
+    waitpid(-1, NULL, WNOHANG); /* here the earlier server was this very process */
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
+    bench_close(&bench);
+}
+
+/* The record of a VM with one field changed, as if another process had its pid. */
+static void falsify(struct bench *bench, const struct bench_vm *vm,
+                    void (*change)(struct priv_record *))
+{
+    struct priv_record record;
+    struct error err = {0};
+    char path[128];
+    snprintf(path, sizeof(path), "%s/priv", bench->run);
+    cleanup_close int records = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cr_assert_eq(priv_record_read(records, vm->instance, &record, &err), 0, "%s", err.msg);
+    change(&record);
+    cr_assert_eq(priv_record_write(records, &record, &err), 0, "%s", err.msg);
+}
+
+static void other_boot(struct priv_record *record)
+{
+    record->boot_id[0] = record->boot_id[0] == 'a' ? 'b' : 'a';
+}
+
+static void other_start(struct priv_record *record)
+{
+    record->start_time++;
+}
+
+static void other_namespace(struct priv_record *record)
+{
+    record->netns++;
+}
+
+static void this_process(struct priv_record *record)
+{
+    record->pid = getpid();
+}
+
+Test(priv_restart, R02_a_process_that_is_not_the_recorded_one_is_not_adopted, .timeout = 120)
+{
+    static void (*const changes[])(struct priv_record *) = {other_boot, other_start,
+                                                            other_namespace, this_process};
+    struct bench bench;
+    bench_init(&bench);
+    for (size_t i = 0; i < COUNT_OF(changes); i++) {
+        struct bench_vm vm;
+        struct priv_instance found;
+        struct error err = {0};
+        char traces[128];
+        bench_serve(&bench, false);
+        bench_up(&bench, &vm);
+        bench_stop(&bench);
+        falsify(&bench, &vm, changes[i]);
+        bench_serve(&bench, false);
+        list_one(&bench, &vm, &found);
+        cr_assert_not(found.alive, "change %zu", i);
+        cr_assert_eq(priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err), -1);
+        cr_assert_eq(err.code, ERR_PRIV_REFUSED);
+        bench_kill(&bench, &vm, NULL); /* by its cgroup; this process must survive it */
+        while (waitpid(-1, NULL, 0) > 0)
+            ;
+        bench_traces(&bench, vm.instance, traces, sizeof(traces));
+        cr_assert_str_eq(traces, "", "change %zu left %s", i, traces);
+        bench_stop(&bench);
+    }
+    bench_close(&bench);
+}
+
+Test(priv_restart, R20_a_half_made_instance_can_only_be_removed, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct priv_launched launched;
+    struct error err = {0};
+    char traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_reserve(&bench, &vm);
+    bench_guard(&bench, &vm, &BENCH_SHAPE);
+    bench_stop(&bench);
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert(!found.alive && found.state == PRIV_DEAD);
+    cr_assert_eq(priv_launch(bench.client, vm.instance, bench.image, &launched, &err), -1);
+    cr_assert_eq(err.code, ERR_PRIV_REFUSED);
+    bench_kill(&bench, &vm, NULL);
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
+    bench_close(&bench);
+}
+
+Test(priv_restart, R20_a_damaged_record_is_cleaned_up_by_its_name, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct error err = {0};
+    char path[160], traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_stop(&bench);
+    snprintf(path, sizeof(path), "%s/priv/%s", bench.run, vm.instance);
+    cr_assert_eq(truncate(path, 20), 0);
+    bench_serve(&bench, false);
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
+    cr_assert_eq(priv_list(bench.client, 0, &found, &err), 0);
+    cr_assert_eq(found.instance[0], '\0');
+    bench_close(&bench);
+}
+
+Test(priv_restart, R20_purge_removes_everything, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vms[3];
+    struct error err = {0};
+    char traces[128], path[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    for (size_t i = 0; i < COUNT_OF(vms); i++)
+        bench_up(&bench, &vms[i]);
+    bench_stop(&bench);
+    struct priv_config config = bench.config;
+    config.hypervisor = 0;
+    cr_assert_eq(priv_server_open(&config, &bench.server, &err), 0, "%s", err.msg);
+    cr_assert_eq(priv_server_purge(bench.server, &err), 0, "%s", err.msg);
+    priv_server_free(bench.server);
+    bench.server = NULL;
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    for (size_t i = 0; i < COUNT_OF(vms); i++) {
+        bench_traces(&bench, vms[i].instance, traces, sizeof(traces));
+        cr_assert_str_eq(traces, "");
+    }
+    snprintf(path, sizeof(path), "/sys/fs/cgroup/memory/%s", bench.cgroup);
+    cr_assert_eq(access(path, F_OK), -1);
+    cr_assert_neq(system("iptables-legacy-save | grep -q MOTTE"), 0, "rules are left");
+    bench_close(&bench);
+}

@@ -1,0 +1,230 @@
+/* One VM's life as the inventory sees it. */
+#include "tests/unit/store/fixture.h"
+
+#include <criterion/criterion.h>
+
+static struct fixture f;
+
+static void start(void)
+{
+    struct error err = {0};
+    cr_assert_eq(fixture_open(&f, &err), 0, "%s", err.msg);
+}
+
+static void stop(void)
+{
+    fixture_release(&f);
+}
+
+TestSuite(store_vms, .init = start, .fini = stop);
+
+static enum error_code get(const char *owner, const char *id, struct store_vm *ret, char *message)
+{
+    struct error err = {0};
+    int result = store_vm_get(f.store, owner, id, ret, &err);
+    cr_assert_eq(result == 0, err.code == ERR_NONE);
+    if (message != NULL)
+        memcpy(message, err.msg, sizeof(err.msg));
+    return err.code;
+}
+
+static void assert_same(const struct store_vm *a, const struct store_vm *b)
+{
+    cr_assert_str_eq(a->instance, b->instance);
+    cr_assert_str_eq(a->id, b->id);
+    cr_assert_str_eq(a->owner, b->owner);
+    cr_assert_eq(a->state, b->state);
+    cr_assert_str_eq(a->reason, b->reason);
+    cr_assert_str_eq(a->message, b->message);
+    cr_assert_str_eq(a->image, b->image);
+    cr_assert_arr_eq(a->image_digest, b->image_digest, HASH_SIZE);
+    cr_assert_eq(a->vcpus, b->vcpus);
+    cr_assert_eq(a->memory_mib, b->memory_mib);
+    cr_assert_eq(a->disk_mib, b->disk_mib);
+    cr_assert_str_eq(a->seccomp, b->seccomp);
+    cr_assert_str_eq(a->hypervisor, b->hypervisor);
+    cr_assert_eq(a->emulated, b->emulated);
+    cr_assert_eq(a->without, b->without);
+    cr_assert_eq(a->uid, b->uid);
+    cr_assert_eq(a->layout, b->layout);
+    cr_assert_str_eq(a->chain, b->chain);
+    cr_assert_eq(a->ttl_s, b->ttl_s);
+    cr_assert_eq(a->created_wall_ms, b->created_wall_ms);
+    cr_assert_eq(a->state_wall_ms, b->state_wall_ms);
+    cr_assert_eq(a->expires_boot_ms, b->expires_boot_ms);
+    cr_assert_str_eq(a->boot, b->boot);
+    cr_assert_str_eq(a->labels, b->labels);
+    cr_assert_str_eq(a->steps, b->steps);
+    cr_assert_str_eq(a->guest, b->guest);
+}
+
+Test(store_vms, R02_every_member_survives_closing_and_opening)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_vm("uid:1000", "test_vm"), back;
+    memset(vm.labels, 'l', sizeof(vm.labels) - 1);
+    memset(vm.steps, '\'', sizeof(vm.steps) - 1);
+    strcpy(vm.message, "a \"quoted\" \x01\xff caf\xc3\xa9 %s ? ?1 ;--");
+    strcpy(vm.reason, "spawn_guard");
+    strcpy(vm.guest, "{}");
+    vm.expires_boot_ms = INT64_MIN;
+    cr_assert_eq(store_vm_insert(f.store, &vm, &err), 0, "%s", err.msg);
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(get("uid:1000", "test_vm", &back, NULL), ERR_NONE);
+    assert_same(&vm, &back);
+    cr_assert_eq(store_vm_by_instance(f.store, vm.instance, &back, &err), 0, "%s", err.msg);
+    assert_same(&vm, &back);
+}
+
+Test(store_vms, R02_running_is_one_commit_with_all_that_came_with_it)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    strcpy(vm.steps, "[{\"name\":\"admit\",\"ms\":1}]");
+    strcpy(vm.guest, "{\"agent\":\"1\"}");
+    vm.expires_boot_ms = 5;
+    vm.state_wall_ms = 6;
+    cr_assert_eq(store_vm_running(f.store, &vm, &err), 0, "%s", err.msg);
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(get("a", "vm", &back, NULL), ERR_NONE);
+    vm.state = STORE_RUNNING;
+    assert_same(&vm, &back);
+}
+
+Test(store_vms, R04_running_fails_as_cancelled_once_a_delete_came)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    cr_assert_eq(store_vm_deleting(f.store, "a", "vm", &back, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_running(f.store, &vm, &err), -1);
+    cr_assert_eq(err.code, ERR_CANCELLED);
+    cr_assert_eq(get("a", "vm", &back, NULL), ERR_NONE);
+    cr_assert_eq(back.state, STORE_DELETING);
+    fixture_end(f.store, vm.instance);
+    err = (struct error){0};
+    cr_assert_eq(store_vm_running(f.store, &vm, &err), -1);
+    cr_assert_eq(err.code, ERR_CANCELLED, "an ended VM cannot run");
+}
+
+Test(store_vms, an_id_is_taken_per_owner_while_its_vm_lives)
+{
+    struct error err = {0};
+    struct store_vm first = fixture_add(f.store, "a", "vm"), second = fixture_vm("a", "vm"), back;
+    cr_assert_eq(store_vm_insert(f.store, &second, &err), -1);
+    cr_assert_eq(err.code, ERR_ID_TAKEN);
+    cr_assert_not_null(strstr(err.msg, "`vm`"), "%s", err.msg);
+    fixture_add(f.store, "b", "vm");
+    fixture_add(f.store, "a", "VM");
+    err = (struct error){0};
+    cr_assert_eq(store_vm_deleting(f.store, "a", "vm", &back, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_insert(f.store, &second, &err), -1);
+    cr_assert_eq(err.code, ERR_ID_TAKEN, "not free before the end");
+    fixture_end(f.store, first.instance);
+    err = (struct error){0};
+    cr_assert_eq(store_vm_insert(f.store, &second, &err), 0, "free at once: %s", err.msg);
+    cr_assert_eq(get("a", "vm", &back, NULL), ERR_NONE);
+    cr_assert_str_eq(back.instance, second.instance);
+}
+
+Test(store_vms, R12_one_chain_or_instance_for_two_vms_is_refused)
+{
+    struct error err = {0};
+    struct store_vm first = fixture_add(f.store, "a", "one"), second = fixture_vm("a", "two");
+    memcpy(second.chain, first.chain, sizeof(second.chain));
+    cr_assert_eq(store_vm_insert(f.store, &second, &err), -1);
+    cr_assert_eq(err.code, ERR_STORE, "%s", err.msg);
+    err = (struct error){0};
+    second = fixture_vm("a", "two");
+    memcpy(second.instance, first.instance, sizeof(second.instance));
+    cr_assert_eq(store_vm_insert(f.store, &second, &err), -1);
+    cr_assert_eq(err.code, ERR_STORE, "%s", err.msg);
+    struct store_totals totals;
+    err = (struct error){0};
+    cr_assert_eq(store_totals(f.store, &totals, &err), 0, "%s", err.msg);
+    cr_assert_eq(totals.by_state[STORE_CREATING], 1);
+}
+
+Test(store_vms, deleting_is_idempotent_and_returns_the_row)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), first, second;
+    cr_assert_eq(store_vm_deleting(f.store, "a", "vm", &first, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_deleting(f.store, NULL, "vm", &second, &err), 0, "%s", err.msg);
+    cr_assert_eq(first.state, STORE_DELETING);
+    cr_assert_gt(first.state_wall_ms, vm.state_wall_ms);
+    assert_same(&first, &second);
+}
+
+Test(store_vms, another_owners_vm_is_unknown_in_life_and_after)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    cr_assert_eq(get("b", "vm", &back, NULL), ERR_VM_UNKNOWN);
+    cr_assert_eq(get(NULL, "vm", &back, NULL), ERR_NONE, "the administrator sees all");
+    cr_assert_eq(store_vm_deleting(f.store, "b", "vm", &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_UNKNOWN);
+    fixture_end(f.store, vm.instance);
+    cr_assert_eq(get("b", "vm", &back, NULL), ERR_VM_UNKNOWN);
+    cr_assert_eq(get("a", "vm", &back, NULL), ERR_VM_GONE);
+    cr_assert_eq(get(NULL, "vm", &back, NULL), ERR_VM_GONE);
+    cr_assert_eq(get("a", "never", &back, NULL), ERR_VM_UNKNOWN);
+    err = (struct error){0};
+    cr_assert_eq(store_vm_deleting(f.store, "a", "vm", &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_GONE, "so that a second DELETE can be told from a wrong one");
+}
+
+Test(store_vms, an_ended_vm_says_how_it_ended_last)
+{
+    struct error err = {0};
+    char message[ERROR_MESSAGE_MAX];
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    fixture_end(f.store, vm.instance);
+    vm = fixture_add(f.store, "a", "vm");
+    cr_assert_eq(store_vm_end(f.store, vm.instance, STORE_FAILED, "guest_panic", "it went wrong",
+                              "console", &err),
+                 0, "%s", err.msg);
+    cr_assert_eq(get("a", "vm", &back, message), ERR_VM_GONE);
+    cr_assert_not_null(strstr(message, "failed (guest_panic): it went wrong"), "%s", message);
+    cr_assert_eq(store_vm_by_instance(f.store, vm.instance, &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_GONE);
+    err = (struct error){0};
+    cr_assert_eq(store_vm_by_instance(f.store, "aaaaaaaaaaaaaaaaaaaa", &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_UNKNOWN);
+}
+
+Test(store_vms, totals_count_what_lives)
+{
+    struct error err = {0};
+    struct store_totals totals;
+    cr_assert_eq(store_totals(f.store, &totals, &err), 0, "%s", err.msg);
+    cr_assert_eq(totals.memory_mib, 0);
+    struct store_vm one = fixture_add(f.store, "a", "one"), two = fixture_add(f.store, "a", "two"),
+                    three = fixture_add(f.store, "b", "three"), back;
+    cr_assert_eq(store_vm_running(f.store, &two, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_deleting(f.store, "b", "three", &back, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_totals(f.store, &totals, &err), 0, "%s", err.msg);
+    cr_assert_eq(totals.by_state[STORE_CREATING], 1);
+    cr_assert_eq(totals.by_state[STORE_RUNNING], 1);
+    cr_assert_eq(totals.by_state[STORE_DELETING], 1);
+    cr_assert_eq(totals.vcpus, 6);
+    cr_assert_eq(totals.memory_mib, (uint64_t)one.memory_mib + two.memory_mib + three.memory_mib);
+    fixture_end(f.store, one.instance);
+    cr_assert_eq(store_totals(f.store, &totals, &err), 0, "%s", err.msg);
+    cr_assert_eq(totals.by_state[STORE_CREATING] + totals.by_state[STORE_EXITED], 0);
+    cr_assert_eq(totals.vcpus, 4);
+}
+
+Test(store_vms, state_names_read_back)
+{
+    for (int i = STORE_CREATING; i <= STORE_LOST; i++) {
+        enum store_state state = 0;
+        cr_assert_eq(store_state_parse(store_state_name((enum store_state)i), &state), 0);
+        cr_assert_eq((int)state, i);
+    }
+    enum store_state state = STORE_PAUSED;
+    cr_assert_eq(store_state_parse("gone", &state), -1);
+    cr_assert_eq(store_state_parse("", &state), -1);
+    cr_assert_eq(state, STORE_PAUSED);
+    cr_assert_str_eq(store_state_name(STORE_RUNNING), "running");
+    cr_assert_str_eq(store_state_name((enum store_state)99), "unknown");
+}

@@ -1,0 +1,182 @@
+/* The one maker of specs: what it takes, what it refuses, and that a refusal names the field. */
+#include "vmm/internal.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+/* ---- a catalogue with one image, made per test in a directory of its own ---- */
+
+static char catalogue_path[64];
+
+static void put(int dir, const char *path, const char *text)
+{
+    cr_assert_eq(fs_replace_at(dir, path, text, strlen(text), 0444), 0, "%s", path);
+}
+
+static void hex_of(const char *text, char out[HASH_HEX_SIZE])
+{
+    uint8_t digest[HASH_SIZE];
+    hash_sha256(text, strlen(text), digest);
+    hash_to_hex(digest, HASH_SIZE, out);
+}
+
+static int make_catalogue(void)
+{
+    snprintf(catalogue_path, sizeof(catalogue_path), "/tmp/motte-spec-XXXXXX");
+    cr_assert_not_null(mkdtemp(catalogue_path));
+    int dir = open(catalogue_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    static const char *const dirs[] = {"images", "images/python", "kernels", "kernels/linux"};
+    for (size_t i = 0; i < COUNT_OF(dirs); i++)
+        cr_assert_eq(mkdirat(dir, dirs[i], 0755), 0);
+    char digest[HASH_HEX_SIZE], text[256];
+    hex_of("disk", digest);
+    snprintf(text, sizeof(text), "digest = %s\nsize = 4\nkernel = linux\ncreated = 1\n", digest);
+    put(dir, "images/python/manifest", text);
+    put(dir, "images/python/disk", "disk");
+    hex_of("elf", digest);
+    snprintf(text, sizeof(text), "vmlinux = %s\n", digest);
+    put(dir, "kernels/linux/manifest", text);
+    put(dir, "kernels/linux/vmlinux", "elf");
+    return dir;
+}
+
+static void drop_catalogue(int dir)
+{
+    close(dir);
+    fs_remove_tree(AT_FDCWD, catalogue_path);
+}
+
+static const struct priv_host host = {
+    .max_vcpus = 8, .max_memory_mib = 2048, .max_disk_mib = 4096, .total_memory_mib = 8192};
+
+static struct vmm_spec *decode(int dir, const char *body, struct error *err)
+{
+    cleanup_json cJSON *json = NULL;
+    struct vmm_spec *spec = NULL;
+    cr_assert_eq(json_parse(body, strlen(body), &json, err), 0, "%s: %s", body, err->msg);
+    if (vmm_spec_new(json, &host, dir, "python", &spec, err) < 0)
+        cr_assert_null(spec);
+    return spec;
+}
+
+static void refused(int dir, const char *body, enum error_code code, const char *names)
+{
+    struct error err = {0};
+    struct vmm_spec *spec = decode(dir, body, &err);
+    cr_assert_null(spec, "%s was accepted", body);
+    cr_assert_eq(err.code, code, "%s gave %s (%s)", body, error_code_name(err.code), err.msg);
+    cr_assert_not_null(strstr(err.msg, names), "%s: `%s` does not name %s", body, err.msg, names);
+}
+
+Test(vmm_spec, R07_an_empty_body_gives_the_documented_defaults)
+{
+    int dir = make_catalogue();
+    struct error err = {0};
+    struct vmm_spec *spec = decode(dir, "{}", &err);
+    cr_assert_not_null(spec, "%s", err.msg);
+    cr_assert_str_eq(spec->image.name, "python");
+    cr_assert_eq(spec->vcpus, 1);
+    cr_assert_eq(spec->memory_mib, 256);
+    cr_assert_eq(spec->disk_mib, 0);
+    cr_assert_eq(spec->seccomp, PRIV_SECCOMP_MINIMAL);
+    cr_assert_eq(spec->ttl_s, VMM_TTL_DEFAULT_S);
+    cr_assert_str_eq(spec->labels, "{}");
+    cr_assert(id_vm_valid(spec->id, strlen(spec->id)));
+    vmm_spec_free(spec);
+    drop_catalogue(dir);
+}
+
+Test(vmm_spec, R07_every_wrong_field_is_refused_by_name)
+{
+    int dir = make_catalogue();
+    refused(dir, "{\"vcpu\":1}", ERR_FIELD_UNKNOWN, "vcpu");
+    refused(dir, "{\"vcpus\":\"1\"}", ERR_FIELD_TYPE, "vcpus");
+    refused(dir, "{\"memory_mib\":1.5}", ERR_FIELD_TYPE, "memory_mib");
+    refused(dir, "{\"ttl_s\":0}", ERR_FIELD_RANGE, "ttl_s");
+    refused(dir, "{\"labels\":[]}", ERR_FIELD_TYPE, "labels");
+    refused(dir, "{\"labels\":{\"a b\":\"x\"}}", ERR_FIELD_VALUE, "labels");
+    refused(dir, "{\"labels\":{\"a\":1}}", ERR_FIELD_TYPE, "labels.a");
+    refused(dir, "{\"seccomp\":\"none\"}", ERR_FIELD_VALUE, "seccomp");
+    refused(dir, "{\"seccomp\":\"permissive\"}", ERR_SECCOMP_LEVEL, "seccomp");
+    refused(dir, "{\"image\":\"../python\"}", ERR_IMAGE_UNKNOWN, "image");
+    refused(dir, "{\"image\":\"debian\"}", ERR_IMAGE_UNKNOWN, "debian");
+    refused(dir, "{\"disk_mib\":64}", ERR_FIELD_VALUE, "disk_mib");
+    drop_catalogue(dir);
+}
+
+Test(vmm_spec, R08_networking_is_refused_with_the_reason)
+{
+    int dir = make_catalogue();
+    refused(dir, "{\"enable_networking\":true}", ERR_NETWORKING_REFUSED, "no network card");
+    struct error err = {0};
+    struct vmm_spec *spec = decode(dir, "{\"enable_networking\":false}", &err);
+    cr_assert_not_null(spec, "%s", err.msg);
+    vmm_spec_free(spec);
+    drop_catalogue(dir);
+}
+
+/* Against a restatement of the rule, over random numbers around every border. */
+Test(vmm_spec, R09_R37_shape_bounds_hold_for_random_numbers)
+{
+    int dir = make_catalogue();
+    unsigned seed = (unsigned)clock_mono_us();
+    cr_log_info("seed %u", seed);
+    static const int64_t borders[] = {-1, 0,   1,    2,    8,         32,
+                                      33, 128, 2048, 4096, 1LL << 31, 1LL << 32};
+    for (int i = 0; i < 4000; i++) {
+        int64_t vcpus = borders[(unsigned)rand_r(&seed) % 6] + rand_r(&seed) % 5 - 2;
+        int64_t memory =
+            borders[(unsigned)rand_r(&seed) % COUNT_OF(borders)] + rand_r(&seed) % 5 - 2;
+        char body[128];
+        snprintf(body, sizeof(body), "{\"vcpus\":%lld,\"memory_mib\":%lld}", (long long)vcpus,
+                 (long long)memory);
+        bool good = vcpus >= 1 && vcpus <= host.max_vcpus && (vcpus == 1 || vcpus % 2 == 0) &&
+                    memory >= VMM_MEMORY_MIN_MIB && memory <= host.max_memory_mib;
+        struct error err = {0};
+        struct vmm_spec *spec = decode(dir, body, &err);
+        cr_assert_eq(spec != NULL, good, "%s: %s", body, err.msg);
+        if (spec != NULL)
+            cr_assert(spec->vcpus == vcpus && spec->memory_mib == memory, "%s", body);
+        else
+            cr_assert_eq(err.code, ERR_FIELD_RANGE, "%s: %s", body, err.msg);
+        vmm_spec_free(spec);
+    }
+    drop_catalogue(dir);
+}
+
+Test(vmm_spec, R10_hostile_ids_are_refused)
+{
+    int dir = make_catalogue();
+    char longest[ID_VM_MAX + 2], body[256];
+    memset(longest, 'a', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    const char *const bad[] = {"",       ".",   "..",      "../../etc/passwd", "/",    "a/b",
+                               "a b",    "%00", "a%2e%2e", "\\u00e9",          "a\\n", "a.b",
+                               "a\\\\b", "a:b", longest};
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        snprintf(body, sizeof(body), "{\"id\":\"%s\"}", bad[i]);
+        refused(dir, body, ERR_ID_INVALID, "id");
+    }
+    struct error err = {0};
+    snprintf(body, sizeof(body), "{\"id\":\"%s\"}", longest + 1);
+    struct vmm_spec *spec = decode(dir, body, &err);
+    cr_assert_not_null(spec, "64 characters are fine: %s", err.msg);
+    cr_assert_str_eq(spec->id, longest + 1);
+    vmm_spec_free(spec);
+    drop_catalogue(dir);
+}
+
+Test(vmm_spec, equal_labels_are_equal_text)
+{
+    int dir = make_catalogue();
+    struct error err = {0};
+    struct vmm_spec *one = decode(dir, "{\"labels\":{\"b\":\"2\",\"a\":\"\\\"1\\\"\"}}", &err);
+    struct vmm_spec *two = decode(dir, "{\"labels\":{\"a\":\"\\\"1\\\"\",\"b\":\"2\"}}", &err);
+    cr_assert(one != NULL && two != NULL, "%s", err.msg);
+    cr_assert_str_eq(one->labels, two->labels);
+    cr_assert_str_eq(one->labels, "{\"a\":\"\\\"1\\\"\",\"b\":\"2\"}");
+    vmm_spec_free(one);
+    vmm_spec_free(two);
+    drop_catalogue(dir);
+}

@@ -1,0 +1,88 @@
+/* Firecracker's HTTP API: libcurl on its Unix socket, reached through /proc/self/fd so that neither
+ * the jail's path nor the 107-byte limit of sun_path matters. */
+#include "vmm/internal.h"
+
+#include <curl/curl.h>
+
+enum { REPLY_MAX = 64 * 1024 };
+
+struct firecracker_api {
+    CURL *curl;
+    struct curl_slist *headers;
+    struct buf reply;
+};
+
+static size_t on_reply(char *data, size_t size, size_t count, void *context)
+{
+    return buf_append(context, data, size * count) < 0 ? 0 : size * count;
+}
+
+struct firecracker_api *firecracker_api_new(int socket, struct error *err)
+{
+    struct firecracker_api *api = calloc(1, sizeof(*api));
+    if (api != NULL) {
+        api->reply.max = REPLY_MAX;
+        api->curl = curl_easy_init();
+        api->headers = curl_slist_append(NULL, "Content-Type: application/json");
+    }
+    if (api == NULL || api->curl == NULL || api->headers == NULL) {
+        firecracker_api_free(api);
+        error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
+        return NULL;
+    }
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", socket);
+    curl_easy_setopt(api->curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    curl_easy_setopt(api->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(api->curl, CURLOPT_NOPROXY, "*");
+    curl_easy_setopt(api->curl, CURLOPT_CUSTOMREQUEST, "PUT");
+    curl_easy_setopt(api->curl, CURLOPT_HTTPHEADER, api->headers);
+    curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_reply);
+    curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, &api->reply);
+    curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, (long)VMM_API_TIMEOUT_MS);
+    return api;
+}
+
+void firecracker_api_free(struct firecracker_api *api)
+{
+    if (api == NULL)
+        return;
+    curl_easy_cleanup(api->curl);
+    curl_slist_free_all(api->headers);
+    buf_release(&api->reply);
+    free(api);
+}
+
+static int refused(const struct firecracker_api *api, const char *path, long status,
+                   struct error *err)
+{
+    struct error ignored = {0};
+    cleanup_json cJSON *json = NULL;
+    const char *fault = NULL;
+    if (api->reply.len > 0 && json_parse(api->reply.data, api->reply.len, &json, &ignored) == 0)
+        fault = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "fault_message"));
+    return error_set(err, ERR_HYPERVISOR, 0, "Firecracker answered %ld to PUT %s: %.160s", status,
+                     path, fault != NULL ? fault : "no reason given");
+}
+
+int firecracker_api_put(struct firecracker_api *api, const char *path, cJSON *body,
+                        struct error *err)
+{
+    cleanup_json cJSON *owned = body;
+    cleanup_free char *text = owned == NULL ? NULL : json_print(owned);
+    if (text == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
+    char url[64];
+    snprintf(url, sizeof(url), "http://localhost%s", path);
+    api->reply.len = 0;
+    curl_easy_setopt(api->curl, CURLOPT_URL, url);
+    curl_easy_setopt(api->curl, CURLOPT_POSTFIELDSIZE, (long)strlen(text));
+    curl_easy_setopt(api->curl, CURLOPT_POSTFIELDS, text);
+    CURLcode code = curl_easy_perform(api->curl);
+    if (code != CURLE_OK)
+        return error_set(err, ERR_HYPERVISOR, 0, "Firecracker did not answer PUT %s: %s", path,
+                         curl_easy_strerror(code));
+    long status = 0;
+    curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
+    return status == 204 || status == 200 ? 0 : refused(api, path, status, err);
+}

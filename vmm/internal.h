@@ -1,0 +1,139 @@
+/* vmm's inside: what spec, spawn, monitor and hypervisors share. Only vmm/ and its tests include
+ * it. */
+#ifndef MOTTE_VMM_INTERNAL_H
+#define MOTTE_VMM_INTERNAL_H
+
+#include "vmm/vmm.h"
+
+#include <pthread.h>
+
+enum {
+    VMM_CONSOLE_TAIL = 8192, /* bytes of console kept per VM */
+    VMM_API_TIMEOUT_MS = 10000,
+    VMM_CONNECT_TIMEOUT_MS = 5000,
+    VMM_REASON_MAX = STORE_REASON_MAX,
+};
+
+struct vmm_spec {
+    char id[ID_VM_MAX + 1];
+    struct image image;
+    struct image_kernel kernel;
+    uint32_t vcpus, memory_mib, disk_mib;
+    enum priv_seccomp seccomp;
+    int64_t ttl_s;
+    char labels[STORE_LABELS_MAX];
+};
+const char *vmm_seccomp_name(enum priv_seccomp level);
+
+/* ---- machine: a VM as the front holds it, descriptors only; everything else is in the store ----
+ */
+
+enum vmm_phase {
+    VMM_SPAWNING, /* its spawn owns it: ending means asking the spawn to stop */
+    VMM_UP,
+    VMM_ENDING, /* one thread is removing it; others wait */
+};
+
+struct vmm_machine {
+    struct vmm_machine *next; /* table's list */
+    unsigned refs;            /* guarded by the table's lock */
+    char instance[ID_INSTANCE_SIZE];
+    enum vmm_phase phase;    /* guarded by the table's lock */
+    int64_t expires_boot_ms; /* written before the phase becomes VMM_UP */
+
+    int gone;          /* epoll descriptor: readable when the VMM ended or `cancel` was raised */
+    int cancel;        /* eventfd: a delete wants the spawn to stop */
+    int pidfd;         /* -1 before launch */
+    int console;       /* read end of the VMM's output, -1 before launch */
+    struct ring *tail; /* newest console bytes; guarded by tail_lock */
+    pthread_mutex_t tail_lock;
+
+    int vsock;                           /* O_PATH of Firecracker's vsock socket, or -1 */
+    int hello;                           /* listener for the guest's hello (Firecracker), or -1 */
+    int api;                             /* O_PATH of the API socket or QMP */
+    struct firecracker_api *firecracker; /* owned; between configure and start */
+    int ports[WIRE_SERIAL_PORTS];        /* O_PATH of QEMU's ports, or -1 */
+    uint32_t ports_busy;                 /* bit per port; guarded by the table's lock */
+    uint8_t token[WIRE_TOKEN_SIZE];
+};
+
+/* ---- hypervisor: how the two VMMs differ for the front ---- */
+
+struct vmm_hypervisor {
+    const char *name;
+    /* Opens the VMM's sockets and sets the machine up; nothing of the guest runs yet. */
+    int (*configure)(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
+                     struct error *err);
+    int (*start)(struct vmm_machine *machine, struct error *err);
+    /* Waits for the agent's first words. */
+    int (*hello)(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_hello *ret,
+                 struct error *err);
+    /* Opens the sockets of a VMM that an earlier front started. */
+    int (*reopen)(struct vmm *vmm, struct vmm_machine *machine, struct error *err);
+    /* A service connection; give it back with disconnect. */
+    int (*connect)(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
+                   struct vsock_conn **ret, unsigned *ret_port, struct error *err);
+    void (*disconnect)(struct vmm *vmm, struct vmm_machine *machine, struct vsock_conn *conn,
+                       unsigned port);
+};
+extern const struct vmm_hypervisor vmm_firecracker, vmm_qemu;
+
+struct vmm {
+    struct vmm_config config;
+    const struct vmm_hypervisor *hypervisor;
+    char boot[ID_BOOT_SIZE];
+
+    pthread_mutex_t lock;   /* guards all below and the machines' phase, refs, ports_busy */
+    pthread_cond_t changed; /* a machine's phase, a port or the list changed */
+    struct vmm_machine *machines;
+    struct priv_host host;
+    bool draining, stopping;
+
+    int watch; /* epoll of the monitor: pidfds and consoles */
+    int wake;  /* eventfd that ends the monitor */
+    pthread_t monitor, reaper;
+};
+
+/* firecracker_api.c: Firecracker's HTTP API over its Unix socket. One connection, closed by free.
+ */
+struct firecracker_api *firecracker_api_new(int socket /* O_PATH, borrowed */, struct error *err);
+void firecracker_api_free(struct firecracker_api *api);
+/* PUT with a JSON body (taken); ERR_HYPERVISOR with Firecracker's fault_message. */
+int firecracker_api_put(struct firecracker_api *api, const char *path, cJSON *body,
+                        struct error *err);
+
+/* qmp.c: one command on QEMU's monitor, a connection each. */
+int vmm_qmp_command(int socket /* O_PATH, borrowed */, const char *command, struct error *err);
+
+/* machine.c. A new machine starts as VMM_SPAWNING, in the table, with one reference for the caller.
+ */
+struct vmm_machine *vmm_machine_new(struct vmm *vmm, const char *instance, struct error *err);
+/* A reference, or NULL. */
+struct vmm_machine *vmm_machine_find(struct vmm *vmm, const char *instance);
+void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine);
+/* Takes the descriptors; from now on `gone` also tells the VMM's end, and the monitor drains the
+ * console. */
+int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
+                       struct error *err);
+/* Out of the monitor and the table; wakes who waits. The caller still holds its reference. */
+void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
+void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms);
+/* True when the VMM has ended or a delete wants it. */
+bool vmm_machine_gone(const struct vmm_machine *machine);
+bool vmm_machine_cancelled(const struct vmm_machine *machine);
+bool vmm_machine_exited(const struct vmm_machine *machine);
+/* Console tail, what is still in the pipe included. */
+size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size);
+void vmm_machine_drain(struct vmm_machine *machine);
+
+/* end.c. The one way a VM that is up ends: kill through the root half, certificate, out of the
+ * table. When another thread is already at it, waits for that. `reason` NULL: find out why it
+ * exited. */
+int vmm_end(struct vmm *vmm, const char *instance, enum store_state state, const char *reason,
+            const char *message, struct error *err);
+
+/* monitor.c */
+int vmm_monitor_start(struct vmm *vmm, struct error *err);
+void vmm_monitor_stop(struct vmm *vmm);
+
+#endif

@@ -1,0 +1,165 @@
+/* The table of machines: who holds which descriptors, who may end what. */
+#include "vmm/internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+static void machine_free(struct vmm_machine *machine)
+{
+    if (machine == NULL)
+        return;
+    const int fds[] = {machine->gone,  machine->cancel, machine->pidfd, machine->console,
+                       machine->vsock, machine->hello,  machine->api};
+    for (size_t i = 0; i < COUNT_OF(fds); i++)
+        cleanup_close_func(&fds[i]);
+    for (size_t i = 0; i < COUNT_OF(machine->ports); i++)
+        cleanup_close_func(&machine->ports[i]);
+    firecracker_api_free(machine->firecracker);
+    ring_free(machine->tail);
+    pthread_mutex_destroy(&machine->tail_lock);
+    free(machine);
+}
+
+static int watch(int epoll, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+struct vmm_machine *vmm_machine_new(struct vmm *vmm, const char *instance, struct error *err)
+{
+    struct vmm_machine *machine = calloc(1, sizeof(*machine));
+    if (machine == NULL) {
+        error_set(err, ERR_NO_MEMORY, 0, "out of memory for a VM's record");
+        return NULL;
+    }
+    machine->refs = 2; /* the table's and the caller's */
+    machine->phase = VMM_SPAWNING;
+    snprintf(machine->instance, sizeof(machine->instance), "%s", instance);
+    machine->pidfd = machine->console = machine->vsock = machine->hello = machine->api = -1;
+    for (size_t i = 0; i < COUNT_OF(machine->ports); i++)
+        machine->ports[i] = -1;
+    pthread_mutex_init(&machine->tail_lock, NULL);
+    machine->tail = ring_new(VMM_CONSOLE_TAIL);
+    machine->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    machine->gone = epoll_create1(EPOLL_CLOEXEC);
+    if (machine->tail == NULL || machine->cancel < 0 || machine->gone < 0 ||
+        watch(machine->gone, machine->cancel) < 0) {
+        error_set(err, ERR_SYSTEM, errno, "no descriptors left for another VM");
+        machine_free(machine);
+        return NULL;
+    }
+    pthread_mutex_lock(&vmm->lock);
+    machine->next = vmm->machines;
+    vmm->machines = machine;
+    pthread_mutex_unlock(&vmm->lock);
+    return machine;
+}
+
+struct vmm_machine *vmm_machine_find(struct vmm *vmm, const char *instance)
+{
+    pthread_mutex_lock(&vmm->lock);
+    struct vmm_machine *machine = vmm->machines;
+    while (machine != NULL && strcmp(machine->instance, instance) != 0)
+        machine = machine->next;
+    if (machine != NULL)
+        machine->refs++;
+    pthread_mutex_unlock(&vmm->lock);
+    return machine;
+}
+
+void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine)
+{
+    if (machine == NULL)
+        return;
+    pthread_mutex_lock(&vmm->lock);
+    bool last = --machine->refs == 0;
+    pthread_mutex_unlock(&vmm->lock);
+    if (last)
+        machine_free(machine);
+}
+
+int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
+                       struct error *err)
+{
+    machine->pidfd = pidfd;
+    machine->console = console;
+    if (watch(machine->gone, pidfd) < 0 || watch(vmm->watch, pidfd) < 0 ||
+        watch(vmm->watch, console) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "watching a VMM");
+    return 0;
+}
+
+void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine)
+{
+    if (machine->pidfd >= 0)
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->pidfd, NULL);
+    if (machine->console >= 0)
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->console, NULL);
+    pthread_mutex_lock(&vmm->lock);
+    struct vmm_machine **at = &vmm->machines;
+    while (*at != NULL && *at != machine)
+        at = &(*at)->next;
+    bool found = *at != NULL;
+    if (found)
+        *at = machine->next;
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+    if (found)
+        vmm_machine_unref(vmm, machine);
+}
+
+void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms)
+{
+    pthread_mutex_lock(&vmm->lock);
+    machine->expires_boot_ms = expires_boot_ms;
+    machine->phase = VMM_UP;
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+static bool readable(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return fd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+bool vmm_machine_gone(const struct vmm_machine *machine)
+{
+    return readable(machine->gone);
+}
+
+bool vmm_machine_cancelled(const struct vmm_machine *machine)
+{
+    return readable(machine->cancel);
+}
+
+bool vmm_machine_exited(const struct vmm_machine *machine)
+{
+    return readable(machine->pidfd);
+}
+
+void vmm_machine_drain(struct vmm_machine *machine)
+{
+    enum { AT_ONCE = 64 }; /* chunks: a flood on one console must not starve the others */
+    char chunk[4096];
+    pthread_mutex_lock(&machine->tail_lock);
+    for (int i = 0; i < AT_ONCE && machine->console >= 0 && readable(machine->console); i++) {
+        ssize_t n = read(machine->console, chunk, sizeof(chunk));
+        if (n <= 0)
+            break;
+        ring_write(machine->tail, chunk, (size_t)n);
+    }
+    pthread_mutex_unlock(&machine->tail_lock);
+}
+
+size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size)
+{
+    vmm_machine_drain(machine);
+    pthread_mutex_lock(&machine->tail_lock);
+    size_t len = ring_read(machine->tail, out, size);
+    pthread_mutex_unlock(&machine->tail_lock);
+    return len;
+}

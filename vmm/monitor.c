@@ -1,0 +1,141 @@
+/* Two threads that watch. The monitor never blocks: it drains consoles and tells the reaper who
+ * exited. The reaper does what may take a moment: ends exited and expired VMs, asks the root half
+ * how the host is. */
+#include "vmm/internal.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+static struct vmm_machine *find_by_fd(struct vmm *vmm, int fd)
+{
+    pthread_mutex_lock(&vmm->lock);
+    struct vmm_machine *machine = vmm->machines;
+    while (machine != NULL && machine->pidfd != fd && machine->console != fd)
+        machine = machine->next;
+    if (machine != NULL)
+        machine->refs++;
+    pthread_mutex_unlock(&vmm->lock);
+    return machine;
+}
+
+static void on_event(struct vmm *vmm, const struct epoll_event *event)
+{
+    struct vmm_machine *machine = find_by_fd(vmm, event->data.fd);
+    if (machine == NULL)
+        return;
+    vmm_machine_drain(machine);
+    bool over = event->data.fd == machine->pidfd || !(event->events & EPOLLIN);
+    if (over) /* told once; `gone` keeps the fact */
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, event->data.fd, NULL);
+    if (event->data.fd == machine->pidfd) {
+        pthread_mutex_lock(&vmm->lock);
+        pthread_cond_broadcast(&vmm->changed);
+        pthread_mutex_unlock(&vmm->lock);
+    }
+    vmm_machine_unref(vmm, machine);
+}
+
+static void *monitor_main(void *context)
+{
+    struct vmm *vmm = context;
+    for (;;) {
+        struct epoll_event events[64];
+        int n = epoll_wait(vmm->watch, events, COUNT_OF(events), -1);
+        if (n < 0 && errno != EINTR)
+            return NULL;
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.fd == vmm->wake)
+                return NULL;
+            on_event(vmm, &events[i]);
+        }
+    }
+}
+
+/* The next VM to end, or false. Sets *expired if its time is up rather than its VMM gone. */
+static bool next_ended(struct vmm *vmm, char instance[static ID_INSTANCE_SIZE], bool *expired)
+{
+    int64_t now = clock_boot_ms();
+    for (struct vmm_machine *m = vmm->machines; m != NULL; m = m->next) {
+        if (m->phase != VMM_UP)
+            continue;
+        *expired = now >= m->expires_boot_ms;
+        if (!*expired && !vmm_machine_exited(m))
+            continue;
+        memcpy(instance, m->instance, ID_INSTANCE_SIZE);
+        return true;
+    }
+    return false;
+}
+
+static void refresh_host(struct vmm *vmm)
+{
+    struct priv_host host;
+    struct error err = {0};
+    if (priv_host(vmm->config.priv, &host, &err) < 0)
+        return; /* the root half is lost: the program ends for that elsewhere */
+    pthread_mutex_lock(&vmm->lock);
+    vmm->host = host;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+static void *reaper_main(void *context)
+{
+    struct vmm *vmm = context;
+    int64_t refresh_at = 0;
+    pthread_mutex_lock(&vmm->lock);
+    while (!vmm->stopping) {
+        char instance[ID_INSTANCE_SIZE];
+        bool expired, found = next_ended(vmm, instance, &expired);
+        bool refresh = clock_mono_ms() >= refresh_at;
+        if (found || refresh) {
+            pthread_mutex_unlock(&vmm->lock);
+            struct error err = {0};
+            if (found && vmm_end(vmm, instance, STORE_EXITED, expired ? "ttl" : NULL,
+                                 expired ? "its ttl_s was over" : NULL, &err) < 0)
+                refresh = true, found = false; /* pause before the next attempt */
+            if (refresh) {
+                refresh_host(vmm);
+                refresh_at = clock_mono_ms() + 1000;
+            }
+            pthread_mutex_lock(&vmm->lock);
+            if (found)
+                continue;
+        }
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += 1;
+        pthread_cond_timedwait(&vmm->changed, &vmm->lock, &until);
+    }
+    pthread_mutex_unlock(&vmm->lock);
+    return NULL;
+}
+
+int vmm_monitor_start(struct vmm *vmm, struct error *err)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = vmm->wake};
+    if (epoll_ctl(vmm->watch, EPOLL_CTL_ADD, vmm->wake, &event) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "starting the monitor");
+    int sys = pthread_create(&vmm->monitor, NULL, monitor_main, vmm);
+    if (sys != 0)
+        return error_set(err, ERR_SYSTEM, sys, "starting the monitor");
+    sys = pthread_create(&vmm->reaper, NULL, reaper_main, vmm);
+    if (sys != 0) {
+        eventfd_write(vmm->wake, 1);
+        pthread_join(vmm->monitor, NULL);
+        return error_set(err, ERR_SYSTEM, sys, "starting the reaper");
+    }
+    return 0;
+}
+
+void vmm_monitor_stop(struct vmm *vmm)
+{
+    pthread_mutex_lock(&vmm->lock);
+    vmm->stopping = true;
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+    eventfd_write(vmm->wake, 1);
+    pthread_join(vmm->monitor, NULL);
+    pthread_join(vmm->reaper, NULL);
+}

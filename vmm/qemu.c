@@ -1,0 +1,101 @@
+/* QEMU's microvm machine under software emulation: everything is on its command line, which the
+ * root half makes; the channel is a set of virtio-serial ports, one session each at a time. */
+#include "vmm/internal.h"
+
+#include <time.h>
+
+static int open_ports(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
+{
+    for (uint32_t i = 0; i < COUNT_OF(machine->ports); i++) {
+        machine->ports[i] =
+            priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_PORT, i, err);
+        if (machine->ports[i] < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
+                     struct error *err)
+{
+    (void)spec;
+    machine->api = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_API, 0, err);
+    return machine->api < 0 ? -1 : open_ports(vmm, machine, err);
+}
+
+static int start(struct vmm_machine *machine, struct error *err)
+{
+    return vmm_qmp_command(machine->api, "cont", err);
+}
+
+static int hello(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_hello *ret,
+                 struct error *err)
+{
+    struct vsock_conn *conn = NULL;
+    if (vsock_serial_open(machine->ports[0], machine->token, machine->gone, deadline_ms, &conn,
+                          err) < 0)
+        return -1;
+    int result = vsock_hello_accept(conn, machine->instance, deadline_ms, ret, err);
+    vsock_conn_free(conn);
+    return result;
+}
+
+static int reopen(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
+{
+    return open_ports(vmm, machine, err);
+}
+
+/* A free port other than 0, waited for until the deadline; 0 if there was none. */
+static unsigned take_port(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms)
+{
+    struct timespec until = {.tv_sec = deadline_ms / 1000, .tv_nsec = deadline_ms % 1000 * 1000000};
+    unsigned port = 0;
+    pthread_mutex_lock(&vmm->lock);
+    for (int timed_out = 0; port == 0 && !timed_out;) {
+        for (unsigned i = 1; i < WIRE_SERIAL_PORTS && port == 0; i++)
+            if (!(machine->ports_busy & 1u << i))
+                port = i;
+        if (port == 0)
+            timed_out = pthread_cond_timedwait(&vmm->changed, &vmm->lock, &until);
+    }
+    machine->ports_busy |= port == 0 ? 0 : 1u << port;
+    pthread_mutex_unlock(&vmm->lock);
+    return port;
+}
+
+static void disconnect(struct vmm *vmm, struct vmm_machine *machine, struct vsock_conn *conn,
+                       unsigned port)
+{
+    vsock_conn_free(conn);
+    pthread_mutex_lock(&vmm->lock);
+    machine->ports_busy &= ~(1u << port);
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+static int service(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
+                   struct vsock_conn **ret, unsigned *ret_port, struct error *err)
+{
+    unsigned port = take_port(vmm, machine, deadline_ms);
+    if (port == 0)
+        return error_set(err, ERR_BUSY, 0,
+                         "all %d channels of this emulated VM are in use; try again later",
+                         WIRE_SERIAL_PORTS - 1);
+    if (vsock_serial_open(machine->ports[port], machine->token, machine->gone, deadline_ms, ret,
+                          err) < 0) {
+        disconnect(vmm, machine, NULL, port);
+        return -1;
+    }
+    *ret_port = port;
+    return 0;
+}
+
+const struct vmm_hypervisor vmm_qemu = {
+    .name = "qemu",
+    .configure = configure,
+    .start = start,
+    .hello = hello,
+    .reopen = reopen,
+    .connect = service,
+    .disconnect = disconnect,
+};

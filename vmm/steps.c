@@ -1,0 +1,202 @@
+/* What each step of a spawn does and how it is undone. Each calls one module. */
+#include "vmm/steps.h"
+
+#include <errno.h>
+
+/* ---- admit: a reserved instance, and the intent row before the first side effect ---- */
+
+static int check_capacity(struct vmm_spawning *spawn, struct error *err)
+{
+    struct vmm *vmm = spawn->vmm;
+    struct store_totals totals;
+    struct priv_host host;
+    vmm_host(vmm, &host);
+    if (store_totals(vmm->config.store, &totals, err) < 0)
+        return -1;
+    if (totals.memory_mib + spawn->spec->memory_mib > host.total_memory_mib)
+        return error_set(err, ERR_CAPACITY, 0,
+                         "memory: %llu of %u MiB are taken, %u more do not fit; delete a VM or try "
+                         "later",
+                         (unsigned long long)totals.memory_mib, host.total_memory_mib,
+                         spawn->spec->memory_mib);
+    pthread_mutex_lock(&vmm->lock);
+    bool draining = vmm->draining;
+    pthread_mutex_unlock(&vmm->lock);
+    if (draining)
+        return error_set(err, ERR_SHUTTING_DOWN, 0, "motted is stopping; try again in a moment");
+    return 0;
+}
+
+static void fill_row(struct vmm_spawning *spawn)
+{
+    const struct vmm_spec *spec = spawn->spec;
+    struct store_vm *row = &spawn->row;
+    struct priv_host host;
+    vmm_host(spawn->vmm, &host);
+    memcpy(row->id, spec->id, sizeof(row->id));
+    row->state = STORE_CREATING;
+    memcpy(row->image, spec->image.name, sizeof(row->image));
+    memcpy(row->image_digest, spec->image.digest, HASH_SIZE);
+    row->vcpus = spec->vcpus;
+    row->memory_mib = spec->memory_mib;
+    row->disk_mib = spec->disk_mib;
+    snprintf(row->seccomp, sizeof(row->seccomp), "%s", vmm_seccomp_name(spec->seccomp));
+    snprintf(row->hypervisor, sizeof(row->hypervisor), "%s", spawn->vmm->hypervisor->name);
+    row->emulated = host.emulated != 0;
+    row->without = host.without;
+    row->layout = STORE_LAYOUT;
+    row->ttl_s = spec->ttl_s;
+    row->created_wall_ms = row->state_wall_ms = clock_wall_ms();
+    memcpy(row->boot, spawn->vmm->boot, sizeof(row->boot));
+    memcpy(row->labels, spec->labels, sizeof(row->labels));
+}
+
+static int admit(struct vmm_spawning *spawn, struct error *err)
+{
+    struct vmm *vmm = spawn->vmm;
+    struct store_vm *row = &spawn->row;
+    if (check_capacity(spawn, err) < 0)
+        return -1;
+    fill_row(spawn);
+    if (priv_reserve(vmm->config.priv, row->instance, row->chain, &row->uid, err) < 0)
+        return -1;
+    spawn->machine = vmm_machine_new(vmm, row->instance, err);
+    if (spawn->machine != NULL && store_vm_insert(vmm->config.store, row, err) == 0)
+        return 0;
+    struct error ignored = {0};
+    priv_kill(vmm->config.priv, row->instance, NULL, &ignored);
+    if (spawn->machine != NULL)
+        vmm_machine_remove(vmm, spawn->machine);
+    return -1;
+}
+
+/* When the root half cannot say that all is gone the row stays: the next start finishes the work.
+ */
+static void undo_admit(struct vmm_spawning *spawn)
+{
+    struct vmm *vmm = spawn->vmm;
+    struct error err = {0};
+    if (priv_kill(vmm->config.priv, spawn->row.instance, NULL, &err) == 0) {
+        bool deleted = vmm_machine_cancelled(spawn->machine);
+        char reason[STORE_REASON_MAX], tail[VMM_CONSOLE_TAIL];
+        snprintf(reason, sizeof(reason), "spawn_%s", spawn->failed_step);
+        vmm_machine_tail(spawn->machine, tail, sizeof(tail));
+        store_vm_end(vmm->config.store, spawn->row.instance, deleted ? STORE_EXITED : STORE_FAILED,
+                     deleted ? "deleted" : reason, spawn->failure.msg, tail, &err);
+    }
+    vmm_machine_remove(vmm, spawn->machine);
+}
+
+/* ---- guard: firewall and cgroup, before there is anything to guard ---- */
+
+static int guard(struct vmm_spawning *spawn, struct error *err)
+{
+    struct priv_shape shape = {.vcpus = spawn->spec->vcpus,
+                               .memory_mib = spawn->spec->memory_mib,
+                               .disk_mib = spawn->spec->disk_mib,
+                               .seccomp = spawn->spec->seccomp};
+    return priv_guard(spawn->vmm->config.priv, spawn->row.instance, &shape, err);
+}
+
+/* KILL takes away whatever there is of an instance: VMM, jail, cgroup, chain, uid. */
+static void undo_instance(struct vmm_spawning *spawn)
+{
+    struct error err = {0};
+    priv_kill(spawn->vmm->config.priv, spawn->row.instance, NULL, &err);
+}
+
+/* ---- launch: the jailed VMM, nothing of the guest yet ---- */
+
+static int launch(struct vmm_spawning *spawn, struct error *err)
+{
+    struct vmm_machine *machine = spawn->machine;
+    struct priv_launched launched;
+    if (priv_launch(spawn->vmm->config.priv, spawn->row.instance, spawn->spec->image.digest,
+                    &launched, err) < 0)
+        return -1;
+    machine->hello = launched.hello;
+    memcpy(machine->token, launched.token, sizeof(machine->token));
+    return vmm_machine_attach(spawn->vmm, machine, launched.pidfd, launched.console, err);
+}
+
+static int configure(struct vmm_spawning *spawn, struct error *err)
+{
+    return spawn->vmm->hypervisor->configure(spawn->vmm, spawn->machine, spawn->spec, err);
+}
+
+/* ---- start: and every guard read back from the kernel before the guest may do anything ---- */
+
+static int start(struct vmm_spawning *spawn, struct error *err)
+{
+    if (spawn->vmm->hypervisor->start(spawn->machine, err) < 0)
+        return -1;
+    return priv_check(spawn->vmm->config.priv, spawn->row.instance, err);
+}
+
+static int hello(struct vmm_spawning *spawn, struct error *err)
+{
+    int64_t deadline = clock_mono_ms() + spawn->vmm->config.boot_timeout_ms;
+    if (spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0)
+        return 0;
+    if (err->code == ERR_GUEST_TIMEOUT) {
+        *err = (struct error){0};
+        error_set(err, ERR_BOOT_TIMEOUT, 0, "the guest's agent did not say hello within %d ms",
+                  spawn->vmm->config.boot_timeout_ms);
+    }
+    return -1;
+}
+
+/* ---- commit ---- */
+
+static int put_json(cJSON *json, char *out, size_t size, struct error *err)
+{
+    cleanup_free char *text = json_print(json);
+    if (text == NULL || strlen(text) >= size)
+        return error_set(err, ERR_NO_MEMORY, 0, "no room for a VM's details");
+    memcpy(out, text, strlen(text) + 1);
+    return 0;
+}
+
+static int describe(struct vmm_spawning *spawn, struct error *err)
+{
+    cleanup_json cJSON *steps = cJSON_CreateArray(), *guest = cJSON_CreateObject();
+    for (size_t i = 0; i < VMM_STEPS - 1; i++) {
+        cJSON *step = cJSON_CreateObject();
+        if (!cJSON_AddItemToArray(steps, step)) {
+            cJSON_Delete(step);
+            return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a VM's details");
+        }
+        json_add_string(step, "name", vmm_steps[i].name);
+        json_add_number(step, "ms", (double)spawn->step_us[i] / 1000.0);
+    }
+    json_add_string(guest, "agent", spawn->hello.agent);
+    json_add_string(guest, "kernel", spawn->hello.kernel);
+    json_add_number(guest, "boot_ms", (double)spawn->hello.boot_ms);
+    if (put_json(steps, spawn->row.steps, sizeof(spawn->row.steps), err) < 0)
+        return -1;
+    return put_json(guest, spawn->row.guest, sizeof(spawn->row.guest), err);
+}
+
+static int commit(struct vmm_spawning *spawn, struct error *err)
+{
+    struct store_vm *row = &spawn->row;
+    if (describe(spawn, err) < 0)
+        return -1;
+    row->state = STORE_RUNNING;
+    row->state_wall_ms = clock_wall_ms();
+    row->expires_boot_ms = clock_boot_ms() + row->ttl_s * 1000;
+    if (store_vm_running(spawn->vmm->config.store, row, err) < 0)
+        return -1;
+    vmm_machine_up(spawn->vmm, spawn->machine, row->expires_boot_ms);
+    return 0;
+}
+
+const struct vmm_step vmm_steps[VMM_STEPS] = {
+    {"admit", admit, undo_admit},
+    {"guard", guard, undo_instance},
+    {"launch", launch, undo_instance},
+    {"configure", configure, NULL}, /* lives inside the VMM, ends with it */
+    {"start", start, NULL},
+    {"hello", hello, NULL},
+    {"commit", commit, NULL},
+};

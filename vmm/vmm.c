@@ -1,0 +1,82 @@
+/* The engine: what is shared by all VMs. */
+#include "vmm/internal.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+_Static_assert((int)PRIV_TOKEN_SIZE == (int)WIRE_TOKEN_SIZE, "one token");
+
+static void init_locks(struct vmm *vmm)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&vmm->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&vmm->lock, NULL);
+}
+
+static void release(struct vmm *vmm)
+{
+    cleanup_close_func(&vmm->watch);
+    cleanup_close_func(&vmm->wake);
+    pthread_mutex_destroy(&vmm->lock);
+    pthread_cond_destroy(&vmm->changed);
+    curl_global_cleanup();
+    free(vmm);
+}
+
+static int open_all(struct vmm *vmm, struct error *err)
+{
+    if (id_boot_read(vmm->boot, err) < 0 || priv_host(vmm->config.priv, &vmm->host, err) < 0)
+        return -1;
+    vmm->hypervisor = vmm->host.hypervisor == PRIV_FIRECRACKER ? &vmm_firecracker : &vmm_qemu;
+    vmm->watch = epoll_create1(EPOLL_CLOEXEC);
+    vmm->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (vmm->watch < 0 || vmm->wake < 0)
+        return error_set(err, ERR_SYSTEM, errno, "starting to watch VMs");
+    return vmm_monitor_start(vmm, err);
+}
+
+int vmm_open(const struct vmm_config *config, struct vmm **ret, struct error *err)
+{
+    struct vmm *vmm = calloc(1, sizeof(*vmm));
+    if (vmm == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory at start");
+    vmm->config = *config;
+    vmm->watch = vmm->wake = -1;
+    init_locks(vmm);
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    if (open_all(vmm, err) < 0) {
+        release(vmm);
+        return -1;
+    }
+    *ret = vmm;
+    return 0;
+}
+
+void vmm_drain(struct vmm *vmm)
+{
+    pthread_mutex_lock(&vmm->lock);
+    vmm->draining = true;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+void vmm_free(struct vmm *vmm)
+{
+    if (vmm == NULL)
+        return;
+    vmm_monitor_stop(vmm);
+    while (vmm->machines != NULL)
+        vmm_machine_remove(vmm, vmm->machines);
+    release(vmm);
+}
+
+void vmm_host(struct vmm *vmm, struct priv_host *ret)
+{
+    pthread_mutex_lock(&vmm->lock);
+    *ret = vmm->host;
+    pthread_mutex_unlock(&vmm->lock);
+}

@@ -1,0 +1,95 @@
+/*
+ * vmm: the life of a VM as the front sees it. A checked spec, the spawn saga, exec, delete,
+ * recovery after a restart, and the two threads that watch (monitor: pidfds, consoles, control
+ * channels; reaper: TTLs). All privileged work is asked of the root half (priv/client.h), all
+ * lasting state is in the store.
+ *
+ * Thread-safe. Calls block (spawn: until the guest said hello; exec: until the command ended): call
+ * them from worker threads, never from one that accepts connections.
+ */
+#ifndef MOTTE_VMM_H
+#define MOTTE_VMM_H
+
+#include "image/image.h"
+#include "priv/client.h"
+#include "store/store.h"
+#include "vsock/vsock.h"
+
+/* ---- spec: one function makes it, spawn takes nothing else (R07) ---------------------------- */
+
+struct vmm_spec; /* opaque: exists only checked */
+
+enum { VMM_TTL_DEFAULT_S = 3600, VMM_TTL_MAX_S = 30 * 86400, VMM_MEMORY_MIN_MIB = 128 };
+
+/* Decodes and checks the body of POST /vms against the host's limits and the catalogue. Errors name
+ * the field; nothing has happened yet. */
+int vmm_spec_new(const cJSON *body, const struct priv_host *host, int state_dir,
+                 const char *default_image, struct vmm_spec **ret, struct error *err);
+void vmm_spec_free(struct vmm_spec *spec);
+
+/* ---- observer: what metrics count ------------------------------------------------------------ */
+
+/* Called from any thread, must not block. Step names: "admit", "guard", "launch", "configure",
+ * "start", "hello", "commit". */
+struct vmm_observer {
+    void *context;
+    void (*step)(void *context, const char *step, const struct error *failed /* or NULL */,
+                 int64_t us);
+    void (*spawn)(void *context, const char *failed_step /* NULL: running */,
+                  const struct error *failed, int64_t us);
+    void (*exec)(void *context, const struct error *failed /* or NULL */, int64_t us);
+    void (*ended)(void *context, const char *reason);
+};
+
+/* ---- engine ---------------------------------------------------------------------------------- */
+
+struct vmm;
+
+struct vmm_config {
+    struct priv_client *priv; /* borrowed, like all here */
+    struct store *store;
+    int state_dir; /* catalogue */
+    const char *default_image;
+    int boot_timeout_ms; /* from start to hello */
+    struct vmm_observer observer;
+};
+
+/* Starts monitor and reaper. vmm_recover() before the first call of anything else. */
+int vmm_open(const struct vmm_config *config, struct vmm **ret, struct error *err);
+/* Adopts every VM whose row, root half's record, process and hello agree; undoes everything else:
+ * rows without a process end as `lost`, half-done spawns as `failed`, instances without a row are
+ * killed. Returns counts. */
+struct vmm_recovered {
+    unsigned adopted, undone, lost;
+};
+int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err);
+/* Refuses new spawns and execs from now on (ERR_SHUTTING_DOWN). VMs run on. */
+void vmm_drain(struct vmm *vmm);
+void vmm_free(struct vmm *vmm);
+
+/* Latest from the root half (limits, guards, versions); cached, refreshed each second. */
+void vmm_host(struct vmm *vmm, struct priv_host *ret);
+
+/* The saga. On success *ret is the running row. On failure all undone, the row ended as `failed`
+ * with reason spawn_<step>. Takes spec in any case. `owner` is the caller's name. */
+int vmm_spawn(struct vmm *vmm, struct vmm_spec *spec, const char *owner, struct store_vm *ret,
+              struct error *err);
+/* First half of an asynchronous spawn (Prefer: respond-async): admits and writes the row; then
+ * vmm_spawn_finish() on a worker does the rest (same undo). */
+struct vmm_spawning;
+int vmm_spawn_begin(struct vmm *vmm, struct vmm_spec *spec, const char *owner,
+                    struct vmm_spawning **ret, struct store_vm *ret_row, struct error *err);
+int vmm_spawn_finish(struct vmm_spawning *spawning /* taken */, struct store_vm *ret,
+                     struct error *err);
+
+/* owner NULL: any. Works in every state; while creating, the spawn is cancelled and undone first.
+ * Returns when nothing is left. ERR_VM_UNKNOWN, ERR_VM_GONE. */
+int vmm_delete(struct vmm *vmm, const char *owner, const char *id, struct error *err);
+
+/* Runs one command. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_EXEC_TIMEOUT (result
+ * filled all the same: release it), ERR_GUEST_*, ERR_BUSY (no free serial port). */
+int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
+             const struct vsock_exec_request *request, struct vsock_exec_result *ret,
+             struct error *err);
+
+#endif

@@ -1,0 +1,62 @@
+/* vsock, inside: the two halves of a connection, and what several files say about messages. */
+#ifndef MOTTE_VSOCK_INTERNAL_H
+#define MOTTE_VSOCK_INTERNAL_H
+
+#include "vsock/vsock.h"
+#include <poll.h>
+
+enum {
+    VSOCK_FRAME_SIZE = WIRE_HEADER_SIZE + WIRE_FRAME_MAX,
+    VSOCK_QUEUE_MIN = 4096,
+    VSOCK_READ_AHEAD = 16 * VSOCK_FRAME_SIZE, /* most that is kept unread while we write */
+    VSOCK_CHUNK = 32768,                      /* of stdin in a frame */
+};
+
+/* The bytes between `at` and `end` wait. */
+struct vsock_queue {
+    uint8_t *data; /* owned */
+    size_t at, end, cap;
+};
+
+/* The reading half (in, taken, ended) and the writing half (out) share nothing but fd, so that one
+ * thread may read while another writes: the channel does. */
+struct vsock_conn {
+    int fd;
+    struct vsock_queue in, out;
+    size_t taken;     /* bytes of `in` that the frame handed out last occupies */
+    bool ended;       /* the peer sent its last byte */
+    bool over;        /* where the next frame begins is not known any more */
+    uint64_t next_id; /* of our next request */
+};
+
+/* Takes what is there, up to `max` unread bytes. 1: bytes came. 0: nothing now, or no room. -1: the
+ * peer is gone. */
+int vsock_conn_fill(struct vsock_conn *conn, size_t max, struct error *err);
+/* 1 and the next whole frame; 0: bytes are missing; -1: what came is no frame. */
+int vsock_conn_next(struct vsock_conn *conn, struct vsock_frame *ret, struct error *err);
+/* Appends one frame to what is still to be sent. */
+int vsock_conn_queue(struct vsock_conn *conn, enum wire_kind kind, const void *data, size_t len,
+                     struct error *err);
+/* Sends what the socket takes now. */
+int vsock_conn_flush(struct vsock_conn *conn, struct error *err);
+bool vsock_conn_sending(const struct vsock_conn *conn);
+/* poll() until the deadline, then ERR_GUEST_TIMEOUT. Fills revents. */
+int vsock_poll(struct pollfd *fds, nfds_t count, int64_t deadline_ms, struct error *err);
+/* Gives the read buffer's memory back when nothing is in it. */
+void vsock_conn_trim(struct vsock_conn *conn);
+/* Forgets the first `len` unread bytes (connecting only: they are no frames yet). */
+void vsock_queue_drop(struct vsock_queue *queue, size_t len);
+
+/* JSON as one control frame into the queue. ERR_BODY_TOO_LARGE if it does not fit a frame. */
+int vsock_message_queue(struct vsock_conn *conn, const cJSON *json, struct error *err);
+/* The object in a control frame. Caller frees. */
+int vsock_message_parse(const struct vsock_frame *frame, cJSON **ret, struct error *err);
+/* "id" of a message; 0 if there is none that is a whole number ≥ 1. */
+uint64_t vsock_message_id(const cJSON *message);
+/* {"ok":true} → 0; {"ok":false} → ERR_GUEST_REFUSED with the agent's words, made harmless. */
+int vsock_reply_check(const cJSON *reply, struct error *err);
+/* The guest's words go to logs and answers: cut to size, anything but printable ASCII becomes '?'.
+ */
+void vsock_words_copy(char *out, size_t size, const char *words);
+
+#endif

@@ -115,7 +115,7 @@ Test(motted, R41_front_has_no_privilege_and_the_root_half_few, .timeout = 60)
     struct bench bench;
     struct daemon daemon;
     struct stat st;
-    char text[8192], path[64], status[8192];
+    char text[8192], path[128], status[8192];
     bench_init(&bench);
     usual(&daemon, &bench);
     start(&daemon);

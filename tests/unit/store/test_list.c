@@ -57,6 +57,18 @@ static void model_end(struct model *model, struct random *random)
     model->vm[i].alive = false;
 }
 
+static void model_run(const struct model *model, struct random *random)
+{
+    struct store_vm vm = {0};
+    struct error err = {0};
+    if (model->count == 0)
+        return;
+    size_t i = random_below(random, (uint64_t)model->count);
+    memcpy(vm.instance, model->vm[i].instance, sizeof(vm.instance));
+    if (store_vm_running(f.store, &vm, &err) < 0)
+        cr_assert_eq(err.code, ERR_CANCELLED, "%s", err.msg);
+}
+
 static int model_find(const struct model *model, const char *instance)
 {
     for (int i = 0; i < model->count; i++)
@@ -68,10 +80,13 @@ static int model_find(const struct model *model, const char *instance)
 static void churn(struct model *model, struct random *random, const char *cursor)
 {
     for (uint64_t i = random_below(random, 8); i > 0; i--) {
-        if (random_below(random, 2) == 0)
+        uint64_t what = random_below(random, 3);
+        if (what == 0)
             model_add(model, false, random);
-        else
+        else if (what == 1)
             model_end(model, random);
+        else
+            model_run(model, random);
     }
     int at = model_find(model, cursor);
     if (at >= 0 && random_below(random, 2) == 0) { /* the one the cursor stands on */
@@ -131,6 +146,22 @@ Test(store_list, R37_a_vm_that_lives_through_the_walk_is_seen_exactly_once, .tim
         free(rows);
         free(model);
     }
+}
+
+Test(store_list, a_vm_made_after_the_cursors_own_ended_comes_after_it)
+{
+    fixture_add(f.store, "a", "one");
+    struct store_vm newest = fixture_add(f.store, "a", "two");
+    fixture_end(f.store, newest.instance);
+    struct store_vm later = fixture_add(f.store, "a", "three"), *rows = NULL;
+    struct store_filter filter = {.owner = "a", .after = newest.instance, .limit = 10};
+    struct error err = {0};
+    size_t count = 0;
+    bool more = false;
+    cr_assert_eq(store_vm_list(f.store, &filter, &rows, &count, &more, &err), 0, "%s", err.msg);
+    cr_assert_eq(count, 1);
+    cr_assert_str_eq(rows[0].instance, later.instance);
+    free(rows);
 }
 
 Test(store_list, filters_by_state_and_owner_together)

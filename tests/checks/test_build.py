@@ -1,0 +1,138 @@
+"""What the build says of itself: warnings, symbols, flags, other systems."""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from checks import tree
+
+# base/ is what all stand on: its parts have short names of their own.
+PREFIXES = {
+    "base": ("error_", "cleanup_", "log_", "buf_", "ring_", "clock_", "hash_", "id_", "fs_", "kv_")
+}
+OUR_SENTENCE = "Motte runs on Linux only"
+
+
+def objects() -> list[tuple[str, Path]]:
+    """(folder, object file) of everything that goes into a program of ours."""
+    build = tree.programs_folder()
+    found = [
+        (folder, path)
+        for folder in tree.FOLDERS
+        for path in sorted((build / folder).glob("CMakeFiles/*.dir/**/*.o"))
+    ]
+    assert len(found) > 100, f"{build} is not a whole build"
+    return found
+
+
+def symbols(path: Path) -> list[str]:
+    listed = tree.run("nm", "-g", "--defined-only", "-f", "posix", path).stdout
+    return [line.split()[0] for line in listed.splitlines()]
+
+
+def test_R35_global_symbols_carry_their_folders_name() -> None:
+    strangers = []
+    for folder, path in objects():
+        allowed = PREFIXES.get(folder, (f"{folder}_",))
+        for name in symbols(path):
+            if name != "main" and not name.startswith((*allowed, "__", ".")):
+                strangers.append(f"{folder}: {name} ({path.name})")
+    assert not strangers, "\n".join(strangers)
+
+
+def test_R35_nothing_is_defined_twice() -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for folder, path in objects():
+        for name in symbols(path):
+            if name != "main" and not name.startswith(("__", ".")):
+                places[name].add(f"{folder}/{path.name}")
+    assert {name: sorted(where) for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_R35_every_source_is_compiled_with_warnings_as_errors() -> None:
+    commands = json.loads((tree.programs_folder() / "compile_commands.json").read_text())
+    ours = {
+        entry["file"]: entry["command"]
+        for entry in commands
+        if Path(entry["file"]).parent.name in tree.FOLDERS
+    }
+    compiled = {Path(name).resolve() for name in ours}
+    written = {p for folder in tree.FOLDERS for p in (tree.ROOT / folder).glob("*.c")}
+    assert written <= compiled, f"never compiled: {sorted(map(str, written - compiled))}"
+    for name, command in ours.items():
+        for flag in ("-Wall", "-Wextra", "-Wconversion", "-Werror"):
+            assert f" {flag} " in command, f"{name} lacks {flag}"
+
+
+def test_R35_no_flag_is_undeclared() -> None:
+    """Every MOTTE_ name that code asks for is given by CMake."""
+    asked = set()
+    guards = re.compile(r"^#\s*ifndef (MOTTE_\w+_H)$", re.M)
+    for path in tree.sources():
+        text = path.read_text(encoding="utf-8")
+        own = set(guards.findall(text))
+        lines = re.findall(r"^#\s*(?:if|ifdef|ifndef|elif)\b.*", text, re.M)
+        asked |= {name for line in lines for name in re.findall(r"\bMOTTE_\w+", line)} - own
+    given = "\n".join(p.read_text(encoding="utf-8") for p in tree.files("CMakeLists.txt", ".cmake"))
+    assert {name for name in asked if name not in given} == set()
+
+
+def test_R35_headers_compile_alone() -> None:
+    commands = json.loads((tree.programs_folder() / "compile_commands.json").read_text())
+    flags = {
+        Path(entry["file"]).parent.name: [
+            word
+            for word in entry["command"].split()
+            if word.startswith(("-I", "-D", "-W", "-std", "/usr/include")) or word == "-isystem"
+        ]
+        for entry in commands
+    }
+    for folder in tree.FOLDERS:
+        for header in sorted((tree.ROOT / folder).glob("*.h")):
+            words = [word.replace('\\"', '"') for word in flags[folder]]
+            done = tree.run("cc", *words, "-Wno-unused", "-fsyntax-only", "-x", "c", header)
+            assert done.returncode == 0, done.stderr
+
+
+def test_R35_internal_headers_stay_inside() -> None:
+    found = []
+    include = re.compile(r'^#include "(\w+)/(\w*internal)\.h"')
+    for path in tree.sources():
+        parts = tree.relative(path).split("/")
+        home = parts[2] if parts[:2] == ["tests", "unit"] else parts[0]
+        for number, line in tree.lines(path):
+            match = include.match(line)
+            if match and match[1] != home and parts[:2] != ["tests", "fuzz"]:
+                found.append(f"{tree.relative(path)}:{number}: {line}")
+    assert not found, "\n".join(found)
+
+
+def test_R35_folders_use_only_folders_above_them() -> None:
+    order = {name: place for place, name in enumerate(tree.FOLDERS)}
+    found = []
+    for folder in tree.FOLDERS:
+        for path in sorted((tree.ROOT / folder).glob("*.[ch]")):
+            for number, line in tree.lines(path):
+                match = re.match(r'#include "(\w+)/', line)
+                if match and order.get(match[1], -1) > order[folder]:
+                    found.append(f"{tree.relative(path)}:{number}: {line}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("system", ["FreeBSD", "Darwin", "Windows"])
+def test_R38_other_systems_are_told_so(system: str, tmp_path: Path) -> None:
+    done = tree.run("cmake", "-S", tree.ROOT, "-B", tmp_path, f"-DCMAKE_SYSTEM_NAME={system}")
+    assert done.returncode != 0
+    said = " ".join(done.stderr.split())
+    assert OUR_SENTENCE in said, done.stderr
+    assert system in said
+
+
+def test_R11_the_front_links_no_firewall_and_no_filter_tables() -> None:
+    """libiptc is GPL and the root half's; libseccomp's tables are the root half's too."""
+    for name in ("motte-front", "motte-agent"):
+        linked = tree.run("ldd", tree.programs_folder() / "bin" / name).stdout
+        assert "libip4tc" not in linked
+        assert "libip6tc" not in linked

@@ -1,0 +1,74 @@
+"""CI definitions and decisions: what they name exists."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from checks import tree
+from openapi_spec_validator import validate
+
+DECISIONS = sorted((tree.ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
+def test_R39_ci_run_calls_the_one_test_script() -> None:
+    script = tree.ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "tests/run.sh" in script.read_text(encoding="utf-8")
+    assert os.access(tree.ROOT / "tests" / "run.sh", os.X_OK)
+
+
+def test_R39_the_workflow_calls_ci_run() -> None:
+    path = tree.ROOT / ".github" / "workflows" / "ci.yml"
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["jobs"], "a workflow without jobs does nothing"
+    triggers = workflow.get("on", workflow.get(True))  # YAML 1.1 reads `on` as true
+    assert {"push", "pull_request"} <= set(triggers)
+    for job in workflow["jobs"].values():
+        assert job["runs-on"]
+        steps = job["steps"]
+        assert all(("run" in step) != ("uses" in step) for step in steps)
+        assert any(".ci/run" in step.get("run", "") for step in steps)
+
+
+def test_R01_openapi_yaml_is_valid_openapi() -> None:
+    validate(yaml.safe_load((tree.ROOT / "openapi.yaml").read_text(encoding="utf-8")))
+
+
+def test_R39_every_configuration_key_is_documented() -> None:
+    """deploy/systemd/motted.conf and motted's options are the same list."""
+    options = (tree.ROOT / "motted" / "options.c").read_text(encoding="utf-8")
+    keys = set(re.findall(r'^    \{"([a-z-]+)", [A-Z]+,', options, re.M))
+    example = (tree.ROOT / "deploy" / "systemd" / "motted.conf").read_text(encoding="utf-8")
+    assert keys
+    assert set(re.findall(r"^#([a-z-]+) = ", example, re.M)) == keys
+
+
+def known_tests() -> str:
+    """All text in which a test or check could be named."""
+    kinds = tree.files(".c", ".py", ".sh", "CMakeLists.txt")
+    return "\n".join(
+        p.read_text(encoding="utf-8") for p in kinds if tree.relative(p).startswith("tests/")
+    )
+
+
+def exists(name: str, everything: str) -> bool:
+    if "/" in name:
+        return (tree.ROOT / name).exists()
+    return re.search(rf"\b{re.escape(name)}\b", everything) is not None
+
+
+def test_R40_there_are_decisions() -> None:
+    assert DECISIONS
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=[path.stem for path in DECISIONS])
+def test_R40_a_decision_names_the_test_that_holds_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    held = re.findall(r"^Held by:\s*(.+)$", text, re.M)
+    assert held, f"{tree.relative(path)} has no line `Held by: <test or check>`"
+    everything = known_tests()
+    names = [word.strip(" `.") for line in held for word in re.split(r",| and ", line)]
+    missing = [name for name in names if name and not exists(name, everything)]
+    assert not missing, f"{tree.relative(path)} names what does not exist: {missing}"

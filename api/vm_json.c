@@ -26,9 +26,9 @@ cJSON *api_guards_json(uint32_t set)
     return array;
 }
 
-/* The row holds CLOCK_BOOTTIME, which setting the wall clock does not move; clients read wall time. Two
- * reads of both clocks differ a little each time, so the answer is anchored to when the VM began to
- * run: it stays the same to the millisecond unless the wall clock was really set since. */
+/* The row holds CLOCK_BOOTTIME, which setting the wall clock does not move; clients read wall time.
+ * Two reads of both clocks differ a little each time, so the answer is anchored to when the VM
+ * began to run: it stays the same to the millisecond unless the wall clock was really set since. */
 int64_t api_vm_expires_wall_ms(const struct store_vm *vm)
 {
     enum { SET_MS = 2000 };

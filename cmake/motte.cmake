@@ -18,13 +18,15 @@ target_compile_options(motte_flags INTERFACE
     -Wold-style-definition -Wformat=2 -Wimplicit-fallthrough -Wswitch-enum -Wnull-dereference
     -fstack-protector-strong -fno-common -fvisibility=hidden
     $<$<C_COMPILER_ID:GNU>:-Wjump-misses-init -Wduplicated-cond -Wduplicated-branches -Wlogical-op>
-    $<$<BOOL:${MOTTE_WERROR}>:-Werror>
-    $<$<AND:$<CONFIG:Release,RelWithDebInfo>,$<NOT:$<BOOL:${MOTTE_SANITIZE}>>>:-D_FORTIFY_SOURCE=2>)
+    $<$<BOOL:${MOTTE_WERROR}>:-Werror>)
 target_link_options(motte_flags INTERFACE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
 if(MOTTE_SANITIZE)
     target_compile_options(motte_flags INTERFACE -fsanitize=${MOTTE_SANITIZE}
                            -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(motte_flags INTERFACE -fsanitize=${MOTTE_SANITIZE})
+else() # the sanitizers bring checks of their own
+    target_compile_options(motte_flags INTERFACE
+                           $<$<CONFIG:Release,RelWithDebInfo>:-D_FORTIFY_SOURCE=2>)
 endif()
 
 # motte_library(NAME SOURCES a.c b.c USES motte_base PkgConfig::NETTLE ...)

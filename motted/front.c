@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <pthread.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -17,7 +19,7 @@ enum { ARGS_MAX = 32, ARG_MAX_BYTES = MOTTED_TEXT_MAX + 32 };
 void motted_front_init(struct motted_front *front)
 {
     memset(front, 0, sizeof(*front));
-    front->metrics = front->tokens = front->pidfd = -1;
+    front->metrics = front->tokens = front->pidfd = front->signals = front->channel = -1;
 }
 
 static void close_handed(struct motted_front *front)
@@ -34,7 +36,8 @@ void motted_front_release(struct motted_front *front)
 {
     close_handed(front);
     cleanup_close_func(&front->pidfd);
-    front->pidfd = -1;
+    cleanup_close_func(&front->signals);
+    front->pidfd = front->signals = -1;
 }
 
 struct arguments {
@@ -119,33 +122,45 @@ int motted_front_start(const struct motted_config *config, struct motted_front *
     return front->pidfd >= 0 ? 0 : error_set(err, ERR_SYSTEM, errno, "watching the front");
 }
 
-static void *forward(void *context)
+/* Until the front has ended; then the channel is over, whoever else may hold its other end. */
+static void *watch(void *context)
 {
     struct motted_front *front = context;
+    struct signalfd_siginfo info;
+    struct pollfd fds[] = {{.fd = front->pidfd, .events = POLLIN},
+                           {.fd = front->signals, .events = POLLIN}};
+    while (poll(fds, COUNT_OF(fds), -1) < 0 || fds[0].revents == 0) {
+        if (read(front->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
+            continue;
+        front->asked = true;
+        syscall(SYS_pidfd_send_signal, front->pidfd, SIGTERM, NULL, 0);
+    }
+    shutdown(front->channel, SHUT_RDWR);
+    return NULL;
+}
+
+int motted_front_watch(struct motted_front *front, int channel, struct error *err)
+{
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
-    for (int number; sigwait(&set, &number) == 0;) {
-        front->asked = true;
-        syscall(SYS_pidfd_send_signal, front->pidfd, SIGTERM, NULL, 0);
-    }
-    return NULL;
-}
-
-int motted_forward_signals(struct motted_front *front, struct error *err)
-{
-    pthread_t thread;
-    int error = pthread_create(&thread, NULL, forward, front);
+    front->channel = channel;
+    front->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (front->signals < 0)
+        return error_set(err, ERR_SYSTEM, errno, "watching for signals");
+    int error = pthread_create(&front->watcher, NULL, watch, front);
     if (error != 0)
-        return error_set(err, ERR_SYSTEM, error, "starting the signal thread");
-    pthread_detach(thread);
+        return error_set(err, ERR_SYSTEM, error, "starting the thread that watches the front");
+    front->watched = true;
     return 0;
 }
 
-int motted_front_wait(const struct motted_front *front)
+int motted_front_wait(struct motted_front *front)
 {
     int status = 0;
+    if (front->watched)
+        pthread_join(front->watcher, NULL);
     while (waitpid(front->pid, &status, 0) < 0)
         if (errno != EINTR)
             return 1;

@@ -8,6 +8,8 @@
 
 #include "priv/server.h"
 
+#include <pthread.h>
+
 enum {
     MOTTED_TEXT_MAX = 256,
     MOTTED_LISTEN_MAX = 8,
@@ -54,7 +56,10 @@ struct motted_front {
     size_t listener_count;
     int metrics, tokens; /* or -1 */
     pid_t pid;
-    int pidfd;
+    int pidfd, signals;
+    int channel; /* borrowed: our end */
+    pthread_t watcher;
+    bool watched;
     _Atomic bool asked; /* SIGTERM or SIGINT was passed on */
 };
 void motted_front_init(struct motted_front *front);
@@ -83,9 +88,10 @@ int motted_confine(struct error *err);
 /* front.c */
 int motted_front_start(const struct motted_config *config, struct motted_front *front, int channel,
                        struct error *err);
-/* A thread that passes SIGTERM and SIGINT on; both must be blocked already. */
-int motted_forward_signals(struct motted_front *front, struct error *err);
+/* A thread that passes SIGTERM and SIGINT on (both must be blocked already), and shuts our end of
+ * the channel down when the front has ended. */
+int motted_front_watch(struct motted_front *front, int channel, struct error *err);
 /* Waits for the front; its exit status, 128 + signal, or 1 if it ended well unasked. */
-int motted_front_wait(const struct motted_front *front);
+int motted_front_wait(struct motted_front *front);
 
 #endif

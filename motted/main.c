@@ -138,7 +138,12 @@ static int serve(const struct motted_config *config, struct motted_front *front,
     if (motted_front_start(config, front, theirs, err) < 0)
         return -1;
     close(TAKE_FD(theirs));
-    return motted_forward_signals(front, err) < 0 ? -1 : priv_server_run(server, ours, err);
+    if (motted_front_watch(front, ours, err) < 0)
+        return -1;
+    int result = priv_server_run(server, ours, err);
+    shutdown(ours, SHUT_RDWR); /* after a failure of ours the front has to end */
+    int status = motted_front_wait(front);
+    return result < 0 ? -1 : status;
 }
 
 static int prepare_front(const struct motted_config *config, struct motted_front *front,
@@ -184,8 +189,6 @@ static int run(const struct motted_config *config, struct error *err)
         result = purge(config, server, err);
     else if (result == 0)
         result = serve(config, &front, server, err);
-    if (front.pid > 0)
-        result = motted_front_wait(&front);
     priv_server_free(server);
     motted_front_release(&front);
     return result;

@@ -101,8 +101,8 @@ int motted_lock(const char *run_dir, struct error *err)
     return TAKE_FD(fd);
 }
 
-/* A VM takes three descriptors here and some ten in the front. Without CAP_SYS_RESOURCE (a container)
- * the hard limit stays as it is, and fewer VMs fit. */
+/* A VM takes three descriptors here and some ten in the front. Without CAP_SYS_RESOURCE (a
+ * container) the hard limit stays as it is, and fewer VMs fit. */
 int motted_raise_limits(struct error *err)
 {
     struct rlimit limit;
@@ -113,9 +113,10 @@ int motted_raise_limits(struct error *err)
         wanted.rlim_max = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &wanted) == 0)
         return 0;
-    log_warn("open files stay limited to %llu instead of %d; raise the limit (LimitNOFILE=) for more "
-             "VMs",
-             (unsigned long long)limit.rlim_max, MOTTED_FILES_MAX);
+    log_warn(
+        "open files stay limited to %llu instead of %d; raise the limit (LimitNOFILE=) for more "
+        "VMs",
+        (unsigned long long)limit.rlim_max, MOTTED_FILES_MAX);
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         return error_set(err, ERR_SYSTEM, errno, "raising the limit of open files");

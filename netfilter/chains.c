@@ -22,7 +22,7 @@ static void digest_name(const char *id, const char *prefix, size_t digits, char 
     uint8_t digest[HASH_SIZE];
     size_t len = strlen(prefix);
     hash_sha256(id, strlen(id), digest);
-    memcpy(out, prefix, len);
+    memcpy(out, prefix, len + 1);
     hash_to_hex(digest, digits / 2, out + len);
 }
 

@@ -282,7 +282,7 @@ int netfilter_remove_chain(struct netfilter *netfilter, const char *chain, struc
     if (!netfilter_chain_is_vm(chain))
         return error_set(err, ERR_NOT_FOUND, 0, "%.64s is not the name of a VM's chain", chain);
     struct netfilter_plan plan = plan_of(netfilter);
-    snprintf(plan.chain, sizeof(plan.chain), "%s", chain);
+    (void)snprintf(plan.chain, sizeof(plan.chain), "%s", chain);
     return unmake(netfilter, &netfilter_unmake_vm, &plan, err);
 }
 
@@ -337,7 +337,7 @@ static int add_name(struct names *names, const char *chain, struct error *err)
         names->list = list;
         names->room = room;
     }
-    snprintf(names->list[names->count++], sizeof(netfilter_name), "%s", chain);
+    (void)snprintf(names->list[names->count++], sizeof(netfilter_name), "%s", chain);
     return 0;
 }
 

@@ -25,7 +25,7 @@ static void *add_match(unsigned char *data, size_t *at, const char *name, uint8_
 {
     struct xt_entry_match *match = (void *)(data + *at);
     match->u.user.match_size = (uint16_t)(XT_ALIGN(sizeof(*match)) + XT_ALIGN(size));
-    snprintf(match->u.user.name, sizeof(match->u.user.name), "%s", name);
+    (void)snprintf(match->u.user.name, sizeof(match->u.user.name), "%s", name);
     match->u.user.revision = revision;
     *at += match->u.user.match_size;
     return match->data;
@@ -70,7 +70,8 @@ bool netfilter_rule_build(const struct netfilter_family *family, const struct ne
     if (strlen(rule->target) > NETFILTER_CHAIN_MAX)
         return false;
     /* libiptc turns the name into the kernel's number. */
-    snprintf(target->target.u.user.name, sizeof(target->target.u.user.name), "%s", rule->target);
+    (void)snprintf(target->target.u.user.name, sizeof(target->target.u.user.name), "%s",
+                   rule->target);
     family->set_sizes(bytes.data, at, at + target->target.u.user.target_size);
     *ret = bytes;
     return true;

@@ -123,11 +123,10 @@ static void put_requests(struct text *text, const struct server_metrics *metrics
 static uint64_t own_rss(void)
 {
     char stat[128];
-    unsigned long long size = 0, resident = 0;
-    if (fs_read_at(AT_FDCWD, "/proc/self/statm", stat, sizeof(stat)) < 0 ||
-        sscanf(stat, "%llu %llu", &size, &resident) != 2)
+    if (fs_read_at(AT_FDCWD, "/proc/self/statm", stat, sizeof(stat)) < 0)
         return 0;
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+    const char *resident = stat + strcspn(stat, " "); /* the second number, in pages */
+    return strtoull(resident, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static unsigned own_fds(void)

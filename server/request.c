@@ -161,7 +161,7 @@ static enum MHD_Result begin(struct server_request *request, const char *url, co
  * a bound. */
 static enum MHD_Result take_body(struct server_request *request, const char *data, size_t *size)
 {
-    if (request->dropped == 0 && buf_append(&request->body, data, *size) == 0) {
+    if (buf_append(&request->body, data, *size) == 0) {
         *size = 0;
         return MHD_YES;
     }

@@ -38,7 +38,8 @@ struct store_vm {
     char id[ID_VM_MAX + 1]; /* unique per owner among VMs that have not ended */
     char owner[STORE_OWNER_MAX + 1];
     enum store_state state;
-    char reason[STORE_REASON_MAX]; /* closed list in design.md "States"; "" while fine */
+    char reason[STORE_REASON_MAX]; /* a word such as "ttl", "vmm_crash", "spawn_guard"; "" while
+                                      fine */
     char message[ERROR_MESSAGE_MAX];
     char image[ID_NAME_MAX + 1];
     uint8_t image_digest[HASH_SIZE];

@@ -40,6 +40,10 @@ struct vmm_machine {
     char instance[ID_INSTANCE_SIZE];
     enum vmm_phase phase;    /* guarded by the table's lock */
     int64_t expires_boot_ms; /* written before the phase becomes VMM_UP */
+    /* Set when undoing its spawn failed (say, the firewall's lock was held): the reaper tries again,
+     * and this is what its certificate will say. */
+    bool doomed;
+    char doom_reason[STORE_REASON_MAX], doom_message[ERROR_MESSAGE_MAX];
 
     int gone;          /* epoll descriptor: readable when the VMM ended or `cancel` was raised */
     int cancel;        /* eventfd: a delete wants the spawn to stop */
@@ -118,6 +122,9 @@ int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, 
 /* Out of the monitor and the table; wakes who waits. The caller still holds its reference. */
 void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
 void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms);
+/* Leaves a half-undone machine to the reaper. */
+void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine, const char *reason,
+                      const char *message);
 /* True when the VMM has ended or a delete wants it. */
 bool vmm_machine_gone(const struct vmm_machine *machine);
 bool vmm_machine_cancelled(const struct vmm_machine *machine);

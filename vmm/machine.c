@@ -120,6 +120,18 @@ void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expire
     pthread_mutex_unlock(&vmm->lock);
 }
 
+void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine, const char *reason,
+                      const char *message)
+{
+    pthread_mutex_lock(&vmm->lock);
+    machine->doomed = true;
+    snprintf(machine->doom_reason, sizeof(machine->doom_reason), "%s", reason);
+    snprintf(machine->doom_message, sizeof(machine->doom_message), "%s", message);
+    machine->phase = VMM_UP;
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+}
+
 static bool readable(int fd)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};

@@ -53,20 +53,44 @@ static void *monitor_main(void *context)
     }
 }
 
-/* The next VM to end, or false. Sets *expired if its time is up rather than its VMM gone. */
-static bool next_ended(struct vmm *vmm, char instance[static ID_INSTANCE_SIZE], bool *expired)
+struct ended {
+    char instance[ID_INSTANCE_SIZE];
+    enum store_state state;
+    char reason[STORE_REASON_MAX]; /* "": to be found out */
+    char message[ERROR_MESSAGE_MAX];
+};
+
+/* The next VM to end: half undone, its time up, or its VMM gone. The table's lock is held. */
+static bool next_ended(struct vmm *vmm, struct ended *ret)
 {
     int64_t now = clock_boot_ms();
     for (struct vmm_machine *m = vmm->machines; m != NULL; m = m->next) {
         if (m->phase != VMM_UP)
             continue;
-        *expired = now >= m->expires_boot_ms;
-        if (!*expired && !vmm_machine_exited(m))
-            continue;
-        memcpy(instance, m->instance, ID_INSTANCE_SIZE);
-        return true;
+        *ret = (struct ended){.state = m->doomed ? STORE_FAILED : STORE_EXITED};
+        memcpy(ret->instance, m->instance, sizeof(ret->instance));
+        if (m->doomed) {
+            memcpy(ret->reason, m->doom_reason, sizeof(ret->reason));
+            memcpy(ret->message, m->doom_message, sizeof(ret->message));
+            return true;
+        }
+        if (now >= m->expires_boot_ms) {
+            snprintf(ret->reason, sizeof(ret->reason), "ttl");
+            snprintf(ret->message, sizeof(ret->message), "its ttl_s was over");
+            return true;
+        }
+        if (vmm_machine_exited(m))
+            return true;
     }
     return false;
+}
+
+/* True when it is done, false when it must be tried again a little later. */
+static bool end_one(struct vmm *vmm, const struct ended *ended)
+{
+    struct error err = {0};
+    return vmm_end(vmm, ended->instance, ended->state,
+                   ended->reason[0] == '\0' ? NULL : ended->reason, ended->message, &err) == 0;
 }
 
 static void refresh_host(struct vmm *vmm)
@@ -80,33 +104,35 @@ static void refresh_host(struct vmm *vmm)
     pthread_mutex_unlock(&vmm->lock);
 }
 
+static void pause_reaper(struct vmm *vmm)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += 1;
+    pthread_cond_timedwait(&vmm->changed, &vmm->lock, &until);
+}
+
 static void *reaper_main(void *context)
 {
     struct vmm *vmm = context;
     int64_t refresh_at = 0;
     pthread_mutex_lock(&vmm->lock);
     while (!vmm->stopping) {
-        char instance[ID_INSTANCE_SIZE];
-        bool expired, found = next_ended(vmm, instance, &expired);
-        bool refresh = clock_mono_ms() >= refresh_at;
+        struct ended ended;
+        bool found = next_ended(vmm, &ended), refresh = clock_mono_ms() >= refresh_at;
+        bool done = true;
         if (found || refresh) {
             pthread_mutex_unlock(&vmm->lock);
-            struct error err = {0};
-            if (found && vmm_end(vmm, instance, STORE_EXITED, expired ? "ttl" : NULL,
-                                 expired ? "its ttl_s was over" : NULL, &err) < 0)
-                refresh = true, found = false; /* pause before the next attempt */
+            if (found)
+                done = end_one(vmm, &ended);
             if (refresh) {
                 refresh_host(vmm);
                 refresh_at = clock_mono_ms() + 1000;
             }
             pthread_mutex_lock(&vmm->lock);
-            if (found)
-                continue;
         }
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += 1;
-        pthread_cond_timedwait(&vmm->changed, &vmm->lock, &until);
+        if (!vmm->stopping && (!found || !done))
+            pause_reaper(vmm);
     }
     pthread_mutex_unlock(&vmm->lock);
     return NULL;

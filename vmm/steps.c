@@ -70,21 +70,26 @@ static int admit(struct vmm_spawning *spawn, struct error *err)
     return -1;
 }
 
-/* When the root half cannot say that all is gone the row stays: the next start finishes the work.
- */
+/* The certificate says `deleted` when a DELETE stopped the spawn, else which step failed. When the
+ * root half cannot take everything away now, the row stays and the reaper tries again. */
 static void undo_admit(struct vmm_spawning *spawn)
 {
     struct vmm *vmm = spawn->vmm;
     struct error err = {0};
-    if (priv_kill(vmm->config.priv, spawn->row.instance, NULL, &err) == 0) {
-        bool deleted = vmm_machine_cancelled(spawn->machine);
-        char reason[STORE_REASON_MAX], tail[VMM_CONSOLE_TAIL];
+    bool deleted = vmm_machine_cancelled(spawn->machine);
+    char reason[STORE_REASON_MAX] = "deleted", tail[VMM_CONSOLE_TAIL];
+    if (!deleted)
         snprintf(reason, sizeof(reason), "spawn_%s", spawn->failed_step);
+    if (priv_kill(vmm->config.priv, spawn->row.instance, NULL, &err) == 0) {
         vmm_machine_tail(spawn->machine, tail, sizeof(tail));
-        store_vm_end(vmm->config.store, spawn->row.instance, deleted ? STORE_EXITED : STORE_FAILED,
-                     deleted ? "deleted" : reason, spawn->failure.msg, tail, &err);
+        if (store_vm_end(vmm->config.store, spawn->row.instance,
+                         deleted ? STORE_EXITED : STORE_FAILED, reason, spawn->failure.msg, tail,
+                         &err) == 0) {
+            vmm_machine_remove(vmm, spawn->machine);
+            return;
+        }
     }
-    vmm_machine_remove(vmm, spawn->machine);
+    vmm_machine_doom(vmm, spawn->machine, reason, spawn->failure.msg);
 }
 
 /* ---- guard: firewall and cgroup, before there is anything to guard ---- */

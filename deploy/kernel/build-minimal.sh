@@ -4,7 +4,7 @@
 # A small kernel that boots twice as fast as the distribution's, made from Debian's linux-source-6.1
 # and minimal.config. Takes some ten minutes and 3 GiB beside OUTDIR; optional, Debian's stock
 # kernel (fetch-kernel.sh) serves as well. Makes OUTDIR (which must not exist) with vmlinux, kver,
-# config and package. The same source, compiler and SOURCE_DATE_EPOCH give the same bytes.
+# config and package. Time stamps come from SOURCE_DATE_EPOCH; no name of this host gets in.
 set -eu
 
 die() {

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
 from checks import tree
 
 # base/ is what all stand on: its parts have short names of their own.

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checks import tree
 from openapi_spec_validator import validate
+
+from checks import tree
 
 DECISIONS = sorted((tree.ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 

@@ -4,18 +4,19 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+
 from checks import tree
 
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 COMPLEXITY_MAX = 15
-# One for the clock: Python has no linter here for what another tool formats.
 PYTHON = [tree.ROOT / "tests"]
 
 
-def said(done: "tree.subprocess.CompletedProcess[str]") -> str:
+def said(done: CompletedProcess[str]) -> str:
     return (done.stdout + done.stderr).strip()
 
 
@@ -26,11 +27,12 @@ def test_R35_c_is_formatted() -> None:
 
 def test_R35_python_is_formatted_linted_and_typed() -> None:
     config = tree.ROOT / "tests" / "pyproject.toml"
-    for argv in (
+    commands: list[tuple[str | Path, ...]] = [
         ("ruff", "format", "--check", "--config", config, *PYTHON),
         ("ruff", "check", "--config", config, *PYTHON),
         ("mypy", "--config-file", config, "."),
-    ):
+    ]
+    for argv in commands:
         done = tree.run(*argv, cwd=tree.ROOT / "tests")
         assert done.returncode == 0, said(done)[-4000:]
 

@@ -1,6 +1,7 @@
 """Fixtures. The whole run lives in a network namespace of its own: nothing here can touch the
 host's firewall."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ Started = Callable[..., Daemon]
 
 
 def pytest_sessionstart() -> None:
-    host.enter_own_network()
+    with tempfile.NamedTemporaryFile(prefix="xtables-") as lock:
+        host.enter_own_host(Path(lock.name))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,7 +32,7 @@ def test_R18_a_lock_held_by_another_tool_fails_the_spawn_with_its_name(
 ) -> None:
     import fcntl
 
-    with open("/run/xtables.lock", "a", encoding="utf-8") as lock:
+    with host.LOCK.open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         body = client.problem(503, "firewall_lock_timeout", "POST", "/vms", json={"id": "locked"})
         assert "xtables.lock" in body["detail"] + body["remediation"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from .contract import Contract
 
@@ -60,6 +61,8 @@ class Client:
         body: object = response.text
         if "json" in media:
             body = json.loads(response.content)
+        elif "yaml" in media:
+            body = yaml.safe_load(response.content)
         request = response.request
         self.contract.check(request.method, request.url.path, response.status_code, media, body)
         if response.status_code >= 400:

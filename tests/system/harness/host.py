@@ -8,18 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
+CLONE_NEWNS = 0x00020000
 TABLES = ("filter", "nat", "mangle", "raw", "security")
+LOCK = Path("/run/xtables.lock")
 
 
-def enter_own_network() -> None:
-    """A network namespace for this process and all it starts. Refuses to go on without."""
+def enter_own_host(lock: Path) -> None:
+    """A network namespace for this process and all it starts, and a lock file of that network's
+    own, so that nothing here waits for the host's firewall or holds it up. Refuses to go on
+    without."""
     before = os.readlink("/proc/self/ns/net")
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
+    if libc.unshare(CLONE_NEWNET | CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "cannot unshare the network: run the tests as root")
     if os.readlink("/proc/self/ns/net") == before:
         raise RuntimeError("still in the host's network namespace: not touching its firewall")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    LOCK.touch(mode=0o600)
+    lock.touch(mode=0o600)
+    subprocess.run(["mount", "--bind", str(lock), str(LOCK)], check=True)
 
 
 def run(*argv: str, check: bool = True) -> str:

@@ -180,6 +180,7 @@ Test(server_refuses, callers_without_a_token_before_the_body)
         "Authorization: Bearer abcdefghij0123456789KLMN0\r\n",
         "Authorization: Basic abcdefghij0123456789KLMN\r\n",
         "Authorization: abcdefghij0123456789KLMN\r\n",
+        "Authorization: Digest abcdefghij0123456789KLMN\r\n",
         "X-Caller: root\r\n",
     };
     for (size_t i = 0; i < COUNT_OF(headers); i++) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -84,13 +85,31 @@ static void make_image(struct bench *bench)
     write_file(path, "manifest", manifest, (size_t)n);
 }
 
-void bench_init(struct bench *bench)
+/* The lock of the firewall is the host's; in a mount namespace of its own a test has its own, and
+ * does not wait for other tests. */
+static void make_lock(void)
+{
+    static const char lock[] = "/run/xtables.lock";
+    char path[] = "/tmp/motte-lock-XXXXXX";
+    cleanup_close int there = open(lock, O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+    cleanup_close int own = mkstemp(path);
+    CHECK(there >= 0 && own >= 0 && mount(path, lock, NULL, MS_BIND, NULL) == 0);
+    CHECK(unlink(path) == 0);
+}
+
+static void make_namespaces(void)
 {
     uint64_t outside = own_namespace();
-    if (unshare(CLONE_NEWNET) < 0 || own_namespace() == outside) {
+    if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 || own_namespace() == outside) {
         fputs("refused: no fresh network namespace (run as root)\n", stderr);
         exit(1);
     }
+    CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+}
+
+void bench_init(struct bench *bench)
+{
+    make_namespaces();
     signal(SIGPIPE, SIG_IGN);
     memset(bench, 0, sizeof(*bench));
     bench->raw = bench->served = -1;
@@ -102,6 +121,7 @@ void bench_init(struct bench *bench)
     find_program("MOTTE_FIRECRACKER", "firecracker", bench->firecracker,
                  sizeof(bench->firecracker));
     find_program("MOTTE_JAILER", "jailer", bench->jailer, sizeof(bench->jailer));
+    make_lock();
     make_kernel(bench);
     make_image(bench);
     bench->config = (struct priv_config){.run_dir = bench->run,
@@ -173,6 +193,7 @@ void bench_close(struct bench *bench)
         exit(1);
     }
     priv_server_free(bench->server);
+    CHECK(umount2("/run/xtables.lock", MNT_DETACH) == 0);
     cleanup_close int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(fs_remove_tree(tmp, bench->directory + strlen("/tmp/")) == 0);
 }

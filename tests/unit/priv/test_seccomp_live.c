@@ -188,7 +188,7 @@ static pid_t start_qemu(const char *qemu, const char *directory, const struct pr
     "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"qemu-io scratch "    \
     "\\\"" command "\\\"\"}}\n"
 
-/* The block layer as a guest would use it, then the end as QEMU's own. */
+/* The block layer as a guest would use it, then an orderly end. */
 static void use_qemu(int qmp)
 {
     tools_talk(qmp, "", "\"QMP\"");
@@ -202,6 +202,19 @@ static void use_qemu(int qmp)
     tools_talk(qmp, "{\"execute\":\"cont\"}\n", "\"RESUME\"");
     tools_talk(qmp, "{\"execute\":\"stop\"}\n", "\"STOP\"");
     tools_talk(qmp, "{\"execute\":\"quit\"}\n", "\"SHUTDOWN\"");
+}
+
+/* qemu-io reports on standard output only, failures too. */
+static void assert_disk_used(const char *directory)
+{
+    static const char *const reports[] = {"wrote 65536/65536", "wrote 8192/8192",
+                                          "wrote 32768/32768", "discard 65536/65536"};
+    char path[128], log[8192];
+    snprintf(path, sizeof(path), "%s/log", directory);
+    cr_assert_gt(fs_read_at(AT_FDCWD, path, log, sizeof(log)), 0, "%s: %m", path);
+    for (size_t i = 0; i < COUNT_OF(reports); i++) {
+        cr_assert_not_null(strstr(log, reports[i]), "no \"%s\" in: %s", reports[i], log);
+    }
 }
 
 static void run_qemu(const char *qemu, enum priv_seccomp level, bool sandbox)
@@ -223,6 +236,7 @@ static void run_qemu(const char *qemu, enum priv_seccomp level, bool sandbox)
     use_qemu(qmp);
     int status = tools_wait(pid);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", (unsigned)status);
+    assert_disk_used(directory);
     tools_remove(directory);
 }
 
@@ -349,38 +363,40 @@ static int act_denied(void *context)
 }
 
 /* What the launcher needs for a jail; returns the number of the step that failed. */
+static int make_jail(const char *directory)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("jail", directory, "tmpfs", MS_NOSUID, "size=1m") != 0 || chdir(directory) != 0) {
+        return 1;
+    }
+    if (mknod("null", S_IFCHR | 0600, makedev(1, 3)) != 0 || chown("null", 12345, 12345) != 0) {
+        return 2;
+    }
+    int tree = (int)syscall(SYS_open_tree, AT_FDCWD, "/usr", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (tree < 0 || mkdir("usr", 0755) != 0 ||
+        syscall(SYS_move_mount, tree, "", AT_FDCWD, "usr", MOVE_MOUNT_F_EMPTY_PATH) != 0) {
+        return 3;
+    }
+    if (syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0) {
+        return 4;
+    }
+    if (setgid(12345) != 0 || setuid(12345) != 0 || socket(AF_UNIX, SOCK_STREAM, 0) < 0) {
+        return 5;
+    }
+    return 0;
+}
+
 static int act_launch(void *context)
 {
-    const char *directory = context;
     struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
                                        CLONE_NEWUTS,
                               .exit_signal = SIGCHLD};
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
     int status = -1;
-    if (pid > 0) {
-        return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+    if (pid == 0) {
+        _exit(make_jail(context));
     }
-    if (pid < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
-        _exit(1);
-    }
-    if (mount("jail", directory, "tmpfs", MS_NOSUID, "size=1m") != 0 || chdir(directory) != 0) {
-        _exit(2);
-    }
-    if (mknod("null", S_IFCHR | 0600, makedev(1, 3)) != 0 || chown("null", 12345, 12345) != 0) {
-        _exit(3);
-    }
-    int tree = (int)syscall(SYS_open_tree, AT_FDCWD, "/usr", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    if (tree < 0 || mkdir("usr", 0755) != 0 ||
-        syscall(SYS_move_mount, tree, "", AT_FDCWD, "usr", MOVE_MOUNT_F_EMPTY_PATH) != 0) {
-        _exit(4);
-    }
-    if (syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0) {
-        _exit(5);
-    }
-    if (setgid(12345) != 0 || setuid(12345) != 0 || socket(AF_UNIX, SOCK_STREAM, 0) < 0) {
-        _exit(6);
-    }
-    _exit(0);
+    return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 99;
 }
 
 Test(priv_seccomp_live, launcher_denies_each_call_and_leaves_what_a_launch_needs)

@@ -156,7 +156,7 @@ static void serve_fifth(int fd, int number)
         serve_at_once(fd, number);
 }
 
-Test(vsock_connect, R27_refused_reset_and_silent_attempts_are_tried_again, .timeout = 30)
+Test(vsock_connect, R27_refused_reset_and_silent_attempts_are_tried_again)
 {
     struct server server;
     struct vsock_conn *conn = NULL;

@@ -80,7 +80,7 @@ Test(vsock_exec, R27_output_code_and_the_next_command_on_one_connection)
     bench_free(&bench);
 }
 
-Test(vsock_exec, R29_input_and_output_flow_at_the_same_time, .timeout = 60)
+Test(vsock_exec, R29_input_and_output_flow_at_the_same_time)
 {
     enum { SIZE = 8 << 20 };
     struct bench bench = bench_new();
@@ -99,7 +99,7 @@ Test(vsock_exec, R29_input_and_output_flow_at_the_same_time, .timeout = 60)
     bench_free(&bench);
 }
 
-Test(vsock_exec, R29_input_that_nobody_reads_does_not_hold_the_command, .timeout = 60)
+Test(vsock_exec, R29_input_that_nobody_reads_does_not_hold_the_command)
 {
     enum { SIZE = 4 << 20 };
     struct bench bench = bench_new();
@@ -111,7 +111,7 @@ Test(vsock_exec, R29_input_that_nobody_reads_does_not_hold_the_command, .timeout
     bench_free(&bench);
 }
 
-Test(vsock_exec, R31_a_hundred_megabytes_of_output_are_bounded_and_flagged, .timeout = 120)
+Test(vsock_exec, R31_a_hundred_megabytes_of_output_are_bounded_and_flagged)
 {
     struct bench bench = bench_new();
     struct vsock_exec_result result = {0};
@@ -131,7 +131,7 @@ Test(vsock_exec, R31_a_hundred_megabytes_of_output_are_bounded_and_flagged, .tim
     bench_free(&bench);
 }
 
-Test(vsock_exec, R31_a_command_over_its_time_is_killed_and_said_so, .timeout = 30)
+Test(vsock_exec, R31_a_command_over_its_time_is_killed_and_said_so)
 {
     struct bench bench = bench_new();
     struct vsock_exec_result result = {0};
@@ -149,7 +149,7 @@ Test(vsock_exec, R31_a_command_over_its_time_is_killed_and_said_so, .timeout = 3
     bench_free(&bench);
 }
 
-Test(vsock_exec, R31_a_wedged_agent_ends_at_the_deadline, .timeout = 30)
+Test(vsock_exec, R31_a_wedged_agent_ends_at_the_deadline)
 {
     struct bench bench = bench_new();
     struct vsock_exec_result result = {0};
@@ -168,7 +168,7 @@ Test(vsock_exec, R31_a_wedged_agent_ends_at_the_deadline, .timeout = 30)
     bench_free(&bench);
 }
 
-Test(vsock_exec, R31_the_end_of_the_vm_cancels_a_command, .timeout = 30)
+Test(vsock_exec, R31_the_end_of_the_vm_cancels_a_command)
 {
     struct bench bench = bench_new();
     struct vsock_exec_result result = {0};

@@ -87,7 +87,7 @@ static void free_stream(struct stream *stream)
         buf_release(&stream->payloads[i]);
 }
 
-Test(vsock_frames, R28_any_split_gives_the_same_frames, .timeout = 120)
+Test(vsock_frames, R28_any_split_gives_the_same_frames)
 {
     uint64_t seed = support_seed();
     struct stream stream = {0};
@@ -126,7 +126,7 @@ static void *write_then_read(void *context)
     return NULL;
 }
 
-Test(vsock_frames, R29_both_sides_write_at_once_without_deadlock, .timeout = 60)
+Test(vsock_frames, R29_both_sides_write_at_once_without_deadlock)
 {
     struct support_pair pair = support_pair_new(4096);
     struct error err = {0};
@@ -238,7 +238,7 @@ static void *flood(void *context)
     return NULL;
 }
 
-Test(vsock_frames, R31_a_flood_while_we_write_leaves_memory_flat, .timeout = 60)
+Test(vsock_frames, R31_a_flood_while_we_write_leaves_memory_flat)
 {
     struct support_pair pair = support_pair_new(0);
     struct error err = {0};

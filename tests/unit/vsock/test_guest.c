@@ -62,7 +62,7 @@ static void same_frames(const struct buf *bytes, const struct buf *payloads, uin
     free(conn);
 }
 
-Test(vsock_guest, R28_the_agent_reads_the_same_frames_from_any_split, .timeout = 120)
+Test(vsock_guest, R28_the_agent_reads_the_same_frames_from_any_split)
 {
     uint64_t seed = support_seed();
     static struct buf payloads[FRAMES];
@@ -171,7 +171,7 @@ Test(vsock_guest, R31_what_is_no_request_ends_the_connection)
     }
 }
 
-Test(vsock_guest, R31_random_bytes_never_crash_the_session, .timeout = 60)
+Test(vsock_guest, R31_random_bytes_never_crash_the_session)
 {
     uint64_t seed = support_seed();
     for (int round = 0; round < 300; round++) {
@@ -238,7 +238,7 @@ static bool gone_within(pid_t pid, int64_t ms)
     return kill(pid, 0) != 0;
 }
 
-Test(vsock_guest, R31_kill_ends_the_command, .timeout = 30)
+Test(vsock_guest, R31_kill_ends_the_command)
 {
     struct support_agent agent = support_agent_start("");
     struct buf bytes = {.max = 100}, reply = {.max = 70000};
@@ -254,7 +254,7 @@ Test(vsock_guest, R31_kill_ends_the_command, .timeout = 30)
     buf_release(&reply);
 }
 
-Test(vsock_guest, R31_a_connection_that_goes_away_ends_the_command, .timeout = 30)
+Test(vsock_guest, R31_a_connection_that_goes_away_ends_the_command)
 {
     static const uint8_t data[WIRE_FRAME_MAX - 1];
     for (int blocked = 0; blocked < 2; blocked++) {
@@ -274,7 +274,7 @@ Test(vsock_guest, R31_a_connection_that_goes_away_ends_the_command, .timeout = 3
     }
 }
 
-Test(vsock_guest, R31_output_held_open_by_an_escapee_does_not_hold_the_exit, .timeout = 30)
+Test(vsock_guest, R31_output_held_open_by_an_escapee_does_not_hold_the_exit)
 {
     struct support_agent agent = support_agent_start("");
     struct buf reply = {.max = 70000};
@@ -317,7 +317,7 @@ static void await_mark(int fd, uint8_t nonce)
     cr_assert_eq(run, WIRE_NONCE_SIZE, "session %d was not answered", nonce);
 }
 
-Test(vsock_guest, R28_each_mark_begins_a_new_session_whatever_was_before, .timeout = 60)
+Test(vsock_guest, R28_each_mark_begins_a_new_session_whatever_was_before)
 {
     struct support_agent agent = support_agent_start("serial");
     uint64_t seed = support_seed();
@@ -344,7 +344,7 @@ Test(vsock_guest, R28_each_mark_begins_a_new_session_whatever_was_before, .timeo
     cr_assert_eq(support_agent_stop(&agent), 0);
 }
 
-Test(vsock_guest, R28_a_mark_while_a_command_runs_ends_it, .timeout = 30)
+Test(vsock_guest, R28_a_mark_while_a_command_runs_ends_it)
 {
     struct support_agent agent = support_agent_start("serial");
     send_mark(agent.fd, 1, NULL, 0);

@@ -1,0 +1,71 @@
+"""Of R01 to R41: which hold, by the tests that carry their numbers in their names.
+
+Usage: requirements_report.py FOLDER_OF_JUNIT_FILES
+
+A requirement passed if a test that names it passed and none failed; skipped tests show nothing.
+Exit status 0 if nothing failed.
+"""
+
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+NUMBERS = [f"R{number:02}" for number in range(1, 42)]
+NUMBER = re.compile(r"(?<![A-Za-z0-9])R(\d{2})(?!\d)")
+
+
+@dataclass
+class Tally:
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def outcome(case: ElementTree.Element) -> str:
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "failed"
+    status = case.get("status", "").lower()
+    if case.find("skipped") is not None or status in ("notrun", "disabled", "skipped"):
+        return "skipped"
+    return "failed" if status in ("fail", "failed", "errored") else "passed"
+
+
+def read(folder: Path) -> tuple[dict[str, Tally], Tally]:
+    by_number: dict[str, Tally] = defaultdict(Tally)
+    total = Tally()
+    for path in sorted(folder.glob("*.xml")):
+        criterion = not path.name.startswith("ctest-")
+        for case in ElementTree.parse(path).iter("testcase"):
+            name = f"{path.stem}: {case.get('classname', '')} {case.get('name', '')}"
+            what = outcome(case)
+            # ctest counts whole programs, whose tests Criterion reports one by one.
+            if criterion or not case.get("name", "").startswith("test_"):
+                getattr(total, what).append(name)
+            for number in set(NUMBER.findall(case.get("name", ""))):
+                getattr(by_number[f"R{number}"], what).append(name)
+    return by_number, total
+
+
+def main(folder: Path) -> int:
+    by_number, total = read(folder)
+    passed = [n for n in NUMBERS if by_number[n].passed and not by_number[n].failed]
+    failed = [n for n in NUMBERS if by_number[n].failed]
+    unseen = [n for n in NUMBERS if not by_number[n].passed and not by_number[n].failed]
+    print(f"passed    ({len(passed)}): {' '.join(passed)}")
+    print(f"failed    ({len(failed)}): {' '.join(failed)}")
+    print(f"not shown ({len(unseen)}): {' '.join(unseen)}")
+    for name in total.failed:
+        print(f"  FAILED  {name}")
+    for name in total.skipped:
+        print(f"  skipped {name}")
+    print(f"{len(total.passed)} passed, {len(total.failed)} failed")
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(Path(sys.argv[1])))

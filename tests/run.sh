@@ -1,0 +1,175 @@
+#!/bin/bash
+# run.sh [STAGE...]: everything that says whether Motte holds its promises. As root, on Debian 12.
+#
+#   checks       formatting, lint, sizes, symbols, CI files, decisions
+#   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan
+#   firecracker  system tests on real Firecracker and KVM with the test guest
+#   qemu         system tests on emulated QEMU with Linux
+#   nested       system tests in an emulated host: hardware-style KVM, Firecracker, Linux, cgroup v2
+#   all          all of them (the default)
+#
+# Everything lies in build/. Results: build/results, and at the end what holds of R01 to R41.
+#   MOTTE_KERNEL_DEB   Debian's linux-image-…-cloud-amd64 package, instead of downloading it
+#   MOTTE_NESTED_DEB   Debian's linux-image-…-amd64 package, instead of downloading it
+#   MOTTE_JOBS         how many compilers at once (the number of processors)
+set -uo pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+cd "$top" || exit 1
+build=$top/build
+results=$build/results
+jobs=${MOTTE_JOBS-$(nproc)}
+export PATH=$build/venv/bin:$build/tools:$PATH
+export MOTTE_BUILD=$build/dev MOTTE_GUEST=$build/guest
+
+packages=(build-essential cmake ninja-build pkg-config nettle-dev libcjson-dev libsqlite3-dev
+    libiptc-dev libseccomp-dev libcurl4-gnutls-dev libmicrohttpd-dev libjansson-dev
+    libcriterion-dev clang-format-14 clang-tidy-14 pmccabe shellcheck prometheus curl
+    iptables iproute2 kmod libcap2-bin util-linux file binutils busybox-static
+    qemu-system-x86 mmdebstrap squashfs-tools cpio lz4 e2fsprogs python3-venv)
+
+failed=()
+slow=()
+
+# stage NAME BUDGET_SECONDS COMMAND...: runs it, shows its last words if it fails, and its time.
+stage() {
+    local name=$1 budget=$2 log=$results/$1.log began took
+    shift 2
+    printf '%-28s' "$name"
+    began=$(date +%s%N)
+    if "$@" >"$log" 2>&1; then
+        printf 'ok    '
+    else
+        printf 'FAILED'
+        failed+=("$name")
+    fi
+    took=$((($(date +%s%N) - began) / 1000000))
+    printf ' %4d.%01d s of %d s' $((took / 1000)) $((took % 1000 / 100)) "$budget"
+    if [ $took -gt $((budget * 1000)) ]; then
+        printf '  OVER BUDGET'
+        slow+=("$name")
+    fi
+    printf '\n'
+    case " ${failed[*]-} " in
+    *" $name "*)
+        tail -n 60 "$log" | sed 's/^/    | /'
+        return 1
+        ;;
+    esac
+}
+
+install_packages() {
+    local name missing=()
+    for name in "${packages[@]}"; do
+        dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed ||
+            missing+=("$name")
+    done
+    # busybox-static may be replaced by busybox, which is all that is needed of it.
+    [ ${#missing[@]} -eq 0 ] && return
+    echo "installing ${missing[*]}"
+    apt-get update -qq || return
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
+        "${missing[@]}"
+}
+
+make_venv() {
+    [ -x "$build/venv/bin/python" ] || python3 -m venv "$build/venv" || return
+    cmp -s tests/requirements.txt "$build/venv/requirements.txt" && return
+    "$build/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt &&
+        cp tests/requirements.txt "$build/venv/requirements.txt"
+}
+
+compile() {
+    cmake --preset "$1" -DMOTTE_WERROR=ON && ninja -C "$build/$1" -j "$jobs" || return
+    # -Werror covers C; this covers the rest (linker, CMake).
+    ! grep -E '(^|[^-])warning: ' "$results/build-$1.log"
+}
+
+# unit PRESET [CTEST ARGUMENT...]
+unit() {
+    local preset=$1
+    shift
+    rm -rf "$build/$preset/junit" && mkdir -p "$build/$preset/junit" || return
+    ctest --test-dir "$build/$preset" --output-on-failure -j "$jobs" --no-tests=error \
+        --output-junit "$results/junit/ctest-$preset.xml" "$@"
+    local status=$?
+    # Criterion's own reports have the tests' names; TSan's programs have none.
+    local file
+    for file in "$build/$preset"/junit/*.xml; do
+        [ ! -e "$file" ] || cp "$file" "$results/junit/$preset-$(basename "$file")"
+    done
+    return $status
+}
+
+pytests() {
+    local name=$1
+    shift
+    pytest -c tests/pyproject.toml -p no:cacheprovider --junit-xml="$results/junit/$name.xml" "$@"
+}
+
+checks() {
+    pytests checks tests/checks
+}
+
+system_tests() {
+    MOTTE_BACKEND=$1 pytests "system-$1" tests/system --durations=10
+}
+
+make_guest() {
+    deploy/make-guest.sh "$build/dev/bin/motte-agent" "$build/guest" ${MOTTE_KERNEL_DEB:+"$MOTTE_KERNEL_DEB"}
+}
+
+prepare() {
+    stage packages 300 install_packages || exit 1
+    stage venv 120 make_venv || exit 1
+    stage fetch-firecracker 120 deploy/fetch-firecracker.sh "$build/tools" || exit 1
+    stage build-dev 300 compile dev || exit 1
+}
+
+stage_checks() {
+    stage checks 300 checks
+}
+
+stage_unit() {
+    stage unit-dev 300 unit dev
+    stage build-asan 300 compile asan && stage unit-asan 600 unit asan
+    stage build-tsan 300 compile tsan && stage unit-tsan 300 unit tsan
+}
+
+stage_firecracker() {
+    stage system-firecracker 300 system_tests firecracker
+}
+
+stage_qemu() {
+    stage guest 300 make_guest && stage system-qemu 900 system_tests qemu
+}
+
+stage_nested() {
+    stage guest 300 make_guest &&
+        stage nested-host 120 tests/nested.sh prepare "$build/nested" &&
+        stage system-nested 1800 tests/nested.sh run "$build/nested" "$results/junit/nested.xml"
+}
+
+[ "$(id -u)" = 0 ] || {
+    echo "run.sh: run this as root: it makes namespaces, jails and firewall rules (of its own)" >&2
+    exit 1
+}
+[ $# -gt 0 ] || set -- all
+[ "$*" != all ] || set -- checks unit firecracker qemu nested
+for name in "$@"; do
+    declare -F "stage_$name" >/dev/null || {
+        echo "run.sh: no stage $name: checks, unit, firecracker, qemu, nested or all" >&2
+        exit 2
+    }
+done
+rm -rf "$results" && mkdir -p "$results/junit" || exit 1
+prepare
+for name in "$@"; do
+    "stage_$name"
+done
+echo
+python3 tests/requirements_report.py "$results/junit"
+reported=$?
+[ ${#slow[@]} -eq 0 ] || echo "Over budget: ${slow[*]}"
+[ ${#failed[@]} -eq 0 ] || echo "Failed: ${failed[*]}"
+[ ${#failed[@]} -eq 0 ] && [ $reported -eq 0 ]

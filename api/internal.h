@@ -28,8 +28,8 @@ int api_vm_find(struct api *api, const struct caller *caller, const char *id, st
 cJSON *api_vm_json(const struct store_vm *vm);
 /* Names of the guards in a set of enum priv_guard bits, as a JSON array. */
 cJSON *api_guards_json(uint32_t guards);
-/* Wall time of the end of a VM's life, or 0 when it is not known (another boot, not yet running).
- */
+/* Wall time of the end of a VM's life, or 0 while it does not run yet. The row is of this boot:
+ * recovery has ended all others before anybody can ask. */
 int64_t api_vm_expires_wall_ms(const struct store_vm *vm);
 
 /* list_query.c: the query of GET /vms. */

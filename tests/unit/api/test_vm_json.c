@@ -21,8 +21,6 @@ static struct store_vm running(void)
         .steps = "[{\"name\":\"guard\",\"ms\":1.5}]",
         .guest = "{\"agent\":\"0.1.0\",\"kernel\":\"6.1\",\"boot_ms\":400}",
     };
-    struct error err = {0};
-    cr_assert_eq(id_boot_read(vm.boot, &err), 0);
     vm.created_wall_ms = vm.state_wall_ms = clock_wall_ms();
     vm.expires_boot_ms = clock_boot_ms() + 60000;
     return vm;
@@ -113,11 +111,4 @@ Test(api_vm_json, expiry_follows_the_clock_that_was_set)
     vm.state_wall_ms -= 3600000;
     int64_t left = api_vm_expires_wall_ms(&vm) - clock_wall_ms();
     cr_assert(left > 50000 && left <= 60000, "%lld", (long long)left);
-}
-
-Test(api_vm_json, expiry_of_another_boot_is_unknown)
-{
-    struct store_vm vm = running();
-    vm.boot[0] = vm.boot[0] == '0' ? '1' : '0';
-    cr_assert_eq(api_vm_expires_wall_ms(&vm), 0);
 }

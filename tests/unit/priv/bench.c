@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 static uint64_t own_namespace(void)
 {
@@ -107,6 +108,48 @@ static void make_namespaces(void)
     CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
 }
 
+static void remove_all(struct bench *bench)
+{
+    struct error err = {0};
+    if (priv_server_open(&bench->config, &bench->server, &err) < 0 ||
+        priv_server_purge(bench->server, &err) < 0) {
+        fprintf(stderr, "purging: %s\n", err.msg);
+        exit(1);
+    }
+    priv_server_free(bench->server);
+    umount2("/run/xtables.lock", MNT_DETACH);
+    cleanup_close int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(fs_remove_tree(tmp, bench->directory + strlen("/tmp/")) == 0);
+}
+
+/* A grandchild that outlives a failed test: when the test has ended without bench_close(), it
+ * removes what the test left. */
+static void start_janitor(const struct bench *bench)
+{
+    int ends[2];
+    char byte;
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid > 0) {
+        close(ends[0]);
+        CHECK(waitpid(pid, NULL, 0) == pid);
+        return; /* ends[1] stays open as long as the test lives */
+    }
+    if (fork() > 0)
+        _exit(0);
+    struct bench left = *bench;
+    close(ends[1]);
+    signal(SIGINT, SIG_IGN);
+    while (read(ends[0], &byte, 1) < 0)
+        ;
+    if (access(left.directory, F_OK) == 0) {
+        left.config.hypervisor = 0;
+        remove_all(&left);
+    }
+    _exit(0);
+}
+
 void bench_init(struct bench *bench)
 {
     make_namespaces();
@@ -139,6 +182,7 @@ void bench_init(struct bench *bench)
                                          .max_memory_mib = 4096,
                                          .max_disk_mib = 1024,
                                          .total_memory_mib = 16384};
+    start_janitor(bench);
 }
 
 static void *serve(void *context)
@@ -185,17 +229,8 @@ void bench_stop(struct bench *bench)
 
 void bench_close(struct bench *bench)
 {
-    struct error err = {0};
     bench_stop(bench);
-    if (priv_server_open(&bench->config, &bench->server, &err) < 0 ||
-        priv_server_purge(bench->server, &err) < 0) {
-        fprintf(stderr, "purging: %s\n", err.msg);
-        exit(1);
-    }
-    priv_server_free(bench->server);
-    CHECK(umount2("/run/xtables.lock", MNT_DETACH) == 0);
-    cleanup_close int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK(fs_remove_tree(tmp, bench->directory + strlen("/tmp/")) == 0);
+    remove_all(bench);
 }
 
 struct priv_request bench_request(enum priv_op op, const char *instance)

@@ -53,6 +53,8 @@ Test(priv_server, R26_a_vmm_is_alone_and_nothing_is_left_of_it, .timeout = 60)
     read_proc(pid, "status", status, sizeof(status));
     cr_assert(priv_proc_ids_are(status, "Uid", vm.uid) && priv_proc_ids_are(status, "Gid", vm.uid));
     cr_assert_eq(strtoull(priv_proc_field(status, "CapEff"), NULL, 16), 0ULL);
+    cr_assert_eq(strtoull(priv_proc_field(status, "CapBnd"), NULL, 16), 0x82000c3ULL,
+                 "more than the jailer needs: %.20s", priv_proc_field(status, "CapBnd"));
     cr_assert_eq(*priv_proc_field(status, "NoNewPrivs"), '1');
     cr_assert_eq(*priv_proc_field(status, "Seccomp"), '2');
     read_proc(pid, "oom_score_adj", text, sizeof(text));

@@ -2,12 +2,10 @@
  * connection runs it, but without cgroups. "control" serves the hello connection, "serial" a port
  * whose sessions begin with a mark (descriptor 0 is then a socket that stands for the port). */
 #include "guest/internal.h"
+#include "support.h"
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/signalfd.h>
-#include <unistd.h>
 
 int main(int argc, char **argv)
 {
@@ -15,8 +13,9 @@ int main(int argc, char **argv)
     struct guest_conn *conn = calloc(1, sizeof *conn);
     if (!conn || fcntl(0, F_SETFL, O_NONBLOCK))
         return 1;
-    strcpy(facts.instance, "abcdefghij234567abcd");
-    memset(facts.token, 0xa5, sizeof facts.token);
+    strcpy(facts.instance, SUPPORT_INSTANCE);
+    for (size_t i = 0; i < sizeof facts.token; i++)
+        facts.token[i] = SUPPORT_TOKEN_BYTE(i);
     signal(SIGPIPE, SIG_IGN);
     conn->fd = 0;
     struct guest_session session = {

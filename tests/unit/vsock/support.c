@@ -118,9 +118,9 @@ struct support_agent support_agent_start(const char *mode)
 int support_agent_stop(struct support_agent *agent)
 {
     int status;
+    pid_t gone = waitpid(agent->pid, &status, WNOHANG); /* first: it ends when we close */
     if (agent->fd >= 0)
         close(agent->fd);
-    pid_t gone = waitpid(agent->pid, &status, WNOHANG);
     if (gone == agent->pid)
         return -1;
     kill(agent->pid, SIGKILL);

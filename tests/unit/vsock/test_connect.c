@@ -261,7 +261,7 @@ static void serve_port(int fd, int number)
     if (!support_read(fd, mark, MARK))
         return;
     for (int i = 0; i < WIRE_TOKEN_SIZE; i++)
-        if (mark[i] != SUPPORT_TOKEN_BYTE)
+        if (mark[i] != SUPPORT_TOKEN_BYTE(i))
             return; /* no answer: the test ends at its deadline */
     memcpy(old, mark, MARK);
     old[MARK - 1] ^= 1;
@@ -281,7 +281,8 @@ Test(vsock_connect, R27_serial_mark_behind_stale_bytes_and_torn_frames)
     struct vsock_conn *conn = NULL;
     struct error err = {0};
     uint8_t token[WIRE_TOKEN_SIZE];
-    memset(token, SUPPORT_TOKEN_BYTE, sizeof token);
+    for (size_t i = 0; i < sizeof token; i++)
+        token[i] = SUPPORT_TOKEN_BYTE(i);
     server_start(&server, serve_port);
     cr_assert_eq(vsock_serial_open(server.uds, token, -1, clock_mono_ms() + 5000, &conn, &err), 0,
                  "%s", err.msg);

@@ -296,7 +296,8 @@ static void send_mark(int fd, uint8_t nonce, const void *before, size_t before_l
 {
     struct buf bytes = {.max = 200000};
     uint8_t mark[GUEST_MARK_SIZE];
-    memset(mark, SUPPORT_TOKEN_BYTE, sizeof mark);
+    for (size_t i = 0; i < WIRE_TOKEN_SIZE; i++)
+        mark[i] = SUPPORT_TOKEN_BYTE(i);
     memset(mark + WIRE_TOKEN_SIZE, nonce, WIRE_NONCE_SIZE);
     if (before_len > 0)
         cr_assert_eq(buf_append(&bytes, before, before_len), 0);

@@ -6,8 +6,6 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
-extern char **environ;
-
 static int spawn(const char *const *argv, int out, pid_t *ret)
 {
     posix_spawn_file_actions_t actions;

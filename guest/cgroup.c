@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { RESERVE = 16 << 20, MARGIN = 8 << 20, EMPTY_WAIT_MS = 200 };
@@ -108,10 +109,12 @@ int guest_cgroup_make(const char *parent, struct guest_cgroup *ret)
     return 0;
 }
 
-void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid)
+void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid, int pidfd)
 {
-    if (!*cgroup->path || put_in(cgroup->path, "cgroup.kill", "1"))
-        kill(-pid, SIGKILL);
+    if (*cgroup->path && put_in(cgroup->path, "cgroup.kill", "1") == 0)
+        return;
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0); /* it may not lead its group yet */
+    kill(-pid, SIGKILL);
 }
 
 void guest_cgroup_remove(struct guest_cgroup *cgroup)

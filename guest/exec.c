@@ -87,7 +87,7 @@ static int start(struct run *run, const struct guest_command *command)
 static void finish(struct run *run)
 {
     if (run->pid > 0)
-        guest_cgroup_kill(&run->cgroup, run->pid);
+        guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
     if (run->pid > 0 && !run->ended)
         waitid(P_PIDFD, (id_t)run->fds[SLOT_CHILD], &run->status, WEXITED);
     for (size_t i = SLOT_OUT; i <= SLOT_CHILD; i++)
@@ -117,7 +117,7 @@ static int take_frames(struct run *run)
             json_decref(message);
             if (!killed)
                 return -1;
-            guest_cgroup_kill(&run->cgroup, run->pid);
+            guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
         } else if (frame.kind != WIRE_STDIN) {
             return -1;
         }
@@ -169,7 +169,7 @@ static void take_end(struct run *run)
         return;
     run->ended = true;
     /* Its children would go on, and hold the output open for ever. */
-    guest_cgroup_kill(&run->cgroup, run->pid);
+    guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
 }
 
 static void check_time(struct run *run)
@@ -177,7 +177,7 @@ static void check_time(struct run *run)
     if (run->timed_out || run->ended || guest_mono_ms() < run->deadline_ms)
         return;
     run->timed_out = true;
-    guest_cgroup_kill(&run->cgroup, run->pid);
+    guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
 }
 
 /* All is said: the command ended and its output is drained. A process that left the cgroup (root
@@ -221,7 +221,7 @@ static void wait_step(struct run *run)
         (struct pollfd){.fd = run->ended ? -1 : run->cgroup.pressure, .events = POLLPRI};
     guest_conn_poll(run->conn, fds, SLOT_COUNT, poll_timeout(run));
     if (fds[SLOT_PRESSURE].revents & POLLPRI)
-        guest_cgroup_kill(&run->cgroup, run->pid);
+        guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
 }
 
 /* Frames may wait in the buffer when the socket has nothing new to wake us with: take all that can

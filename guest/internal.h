@@ -154,8 +154,8 @@ struct guest_cgroup {
 /* Once, at boot: limits for all commands together, so that they never take the agent's memory. */
 void guest_cgroup_prepare(const char *parent);
 int guest_cgroup_make(const char *parent, struct guest_cgroup *ret);
-/* Kills all in it; without a cgroup the process group of `pid`. */
-void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid);
+/* Kills all in it; without a cgroup the first process and its group. */
+void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid, int pidfd);
 void guest_cgroup_remove(struct guest_cgroup *cgroup);
 
 /* ---- channels ---- */

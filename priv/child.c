@@ -193,7 +193,7 @@ static int change_ids(const struct priv_child *child)
 
 __attribute__((noreturn)) static void fail(const struct priv_child *child, enum stage stage)
 {
-    struct priv_child_report report = {stage, errno};
+    struct priv_child_report report = {(int32_t)stage, errno};
     (void)!send(child->sync, &report, sizeof(report), MSG_NOSIGNAL);
     _exit(127);
 }

@@ -140,19 +140,17 @@ int server_start(const struct server_options *options, struct server **ret, stru
 
 /* ---- stop ---- */
 
-/* From here on nobody new is accepted; connections that stand are still served. */
+/* From here on nobody new is accepted; connections that stand are still served. The descriptors
+ * stay open until the daemons are gone: their threads take them out of their epoll sets in their
+ * own time. */
 static void quiesce(struct server *server)
 {
     pthread_mutex_lock(&server->lock);
     server->stopping = true;
     pthread_mutex_unlock(&server->lock);
-    for (size_t i = 0; i < server->options.listener_count; i++) {
-        struct server_listening *listening = &server->listening[i];
-        if (listening->daemon != NULL)
-            MHD_quiesce_daemon(listening->daemon);
-        close(listening->fd);
-        listening->fd = -1;
-    }
+    for (size_t i = 0; i < server->options.listener_count; i++)
+        if (server->listening[i].daemon != NULL)
+            MHD_quiesce_daemon(server->listening[i].daemon);
 }
 
 /* One at a time: resuming is done without the lock, and changes the list. */
@@ -196,9 +194,11 @@ unsigned server_stop(struct server *server, int drain_ms)
     if (running > 0)
         abandon_all(server);
     flush(server);
-    for (size_t i = 0; i < server->options.listener_count; i++)
+    for (size_t i = 0; i < server->options.listener_count; i++) {
         if (server->listening[i].daemon != NULL)
             MHD_stop_daemon(server->listening[i].daemon);
+        close(server->listening[i].fd);
+    }
     server_deadlines_stop(server->deadlines);
     if (running > 0)
         return running;

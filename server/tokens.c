@@ -73,10 +73,10 @@ int server_tokens_read(int fd, struct server_tokens **ret, struct error *err)
         return error_set(err, ERR_CONFIG, 0, "the tokens take more than %d bytes", FILE_MAX - 2);
     text[len] = '\0';
     cleanup_free struct server_tokens *tokens = calloc(1, sizeof(*tokens));
-    int result = tokens != NULL
-                     ? kv_parse(text, "tokens", add, tokens, err)
-                     : error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading tokens");
+    int result = tokens != NULL ? kv_parse(text, "tokens", add, tokens, err) : -1;
     explicit_bzero(text, sizeof(text));
+    if (tokens == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading tokens");
     if (result < 0)
         return -1;
     if (tokens->count == 0)

@@ -84,8 +84,10 @@ void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine)
 int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
                        struct error *err)
 {
+    pthread_mutex_lock(&vmm->lock); /* the monitor looks machines up by these */
     machine->pidfd = pidfd;
     machine->console = console;
+    pthread_mutex_unlock(&vmm->lock);
     if (watch(machine->gone, pidfd) < 0 || watch(vmm->watch, pidfd) < 0 ||
         watch(vmm->watch, console) < 0)
         return error_set(err, ERR_SYSTEM, errno, "watching a VMM");

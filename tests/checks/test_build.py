@@ -57,7 +57,7 @@ def test_R35_every_source_is_compiled_with_warnings_as_errors() -> None:
     ours = {
         entry["file"]: entry["command"]
         for entry in commands
-        if Path(entry["file"]).parent.name in tree.FOLDERS
+        if Path(entry["file"]).parent in [tree.ROOT / folder for folder in tree.FOLDERS]
     }
     compiled = {Path(name).resolve() for name in ours}
     written = {p for folder in tree.FOLDERS for p in (tree.ROOT / folder).glob("*.c")}
@@ -98,14 +98,14 @@ def test_R35_headers_compile_alone() -> None:
 
 
 def test_R35_internal_headers_stay_inside() -> None:
+    """Tests may look into what they test."""
     found = []
     include = re.compile(r'^#include "(\w+)/(\w*internal)\.h"')
     for path in tree.sources():
-        parts = tree.relative(path).split("/")
-        home = parts[2] if parts[:2] == ["tests", "unit"] else parts[0]
+        home = tree.relative(path).split("/")[0]
         for number, line in tree.lines(path):
             match = include.match(line)
-            if match and match[1] != home and parts[:2] != ["tests", "fuzz"]:
+            if match and match[1] != home and home != "tests":
                 found.append(f"{tree.relative(path)}:{number}: {line}")
     assert not found, "\n".join(found)
 
@@ -124,7 +124,8 @@ def test_R35_folders_use_only_folders_above_them() -> None:
 
 @pytest.mark.parametrize("system", ["FreeBSD", "Darwin", "Windows"])
 def test_R38_other_systems_are_told_so(system: str, tmp_path: Path) -> None:
-    done = tree.run("cmake", "-S", tree.ROOT, "-B", tmp_path, f"-DCMAKE_SYSTEM_NAME={system}")
+    words = (f"-DCMAKE_SYSTEM_NAME={system}", "-DCMAKE_C_COMPILER_WORKS=1")
+    done = tree.run("cmake", "-S", tree.ROOT, "-B", tmp_path, *words)
     assert done.returncode != 0
     said = " ".join(done.stderr.split())
     assert OUR_SENTENCE in said, done.stderr

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from harness import backend as backends
 from harness import host
 from harness.backend import Backend

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from harness import host
 from harness.backend import Backend
 from harness.client import Client

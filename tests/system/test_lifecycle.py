@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from harness import host
 from harness.backend import Backend
 from harness.client import Client

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from harness import host
 from harness.client import Client, raw
 from harness.daemon import Daemon

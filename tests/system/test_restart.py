@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+
 from harness import host
 from harness.backend import Backend
 from harness.client import Client, Refused

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness import host
 from harness.client import Client
 from harness.daemon import Daemon, program

@@ -1,6 +1,7 @@
 """R01: openapi.yaml and the service are the same list of routes."""
 
 import pytest
+
 from harness.client import Client, raw
 from harness.contract import Contract
 from harness.daemon import Daemon

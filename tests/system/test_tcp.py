@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon

@@ -147,13 +147,20 @@ choose() {
     echo "    stranger's code in. Everything is also some 20 times slower than with KVM."
 }
 
+# set_key KEY VALUE: unless the operator has set it.
+set_key() {
+    grep -q "^$1 *=" "$config" || printf '%s = %s\n' "$1" "$2" >>"$config"
+}
+
 write_config() {
     mkdir -p "$(dirname "$config")"
-    [ -e "$config" ] || install -m 0644 "$source/deploy/systemd/motted.conf" "$config"
-    if [ "$mode" = dev ] && ! grep -q '^dev *= *true' "$config"; then
-        printf '\n# Added by quickstart.sh: KVM cannot run Linux guests here.\ndev = true\n' \
-            >>"$config"
-    fi
+    [ -e "$config" ] || {
+        install -m 0644 "$source/deploy/systemd/motted.conf" "$config"
+        printf '\n# Added by deploy/quickstart.sh\n' >>"$config"
+    }
+    set_key firecracker "$(command -v firecracker)"
+    set_key jailer "$(command -v jailer)"
+    [ "$mode" = firecracker ] || set_key dev true
 }
 
 ask() {

@@ -38,10 +38,10 @@ prepare() {
 
 # What the nested host runs as its only program.
 write_inside() {
-    local file=$1 junit=$2
+    local file=$1 junit=$2 output=$3
     cat >"$file" <<EOF
 #!/bin/bash
-exec </dev/null
+exec </dev/null >$output 2>&1
 export PATH=$PATH HOME=/root
 export MOTTE_BUILD=$MOTTE_BUILD MOTTE_GUEST=$MOTTE_GUEST MOTTE_BACKEND=firecracker-linux
 cd $top
@@ -57,17 +57,18 @@ EOF
 }
 
 run() {
-    local dir=$1 junit=$2 kernel inside log
+    local dir=$1 junit=$2 kernel inside output
     kernel=$(echo "$dir"/boot/vmlinuz-*)
     [ -r "$kernel" ] || die "$dir has no kernel: nested.sh prepare $dir"
     inside=$dir/inside.sh
-    log=$dir/console.log
-    rm -f "$junit"
-    write_inside "$inside" "$junit"
-    # vng wants a terminal; script gives it one.
-    script -q -e -c "timeout 1700 vng --run $kernel --disable-kvm --user root --memory 4G \
-        --cpus $(nproc) --rw --qemu-opts='-cpu max' -- $inside" "$log" </dev/null
-    grep -q 'inside: pytest ended with 0' "$log"
+    output=$dir/output
+    rm -f "$junit" "$output"
+    write_inside "$inside" "$junit" "$output"
+    # vng wants a terminal, which script gives it; its own status tells nothing.
+    script -q -c "timeout 1700 vng --run $kernel --disable-kvm --user root --memory 4G \
+        --cpus $(nproc) --rw --qemu-opts='-cpu max' -- $inside" "$dir/console.log" </dev/null >/dev/null || true
+    cat "$output" || die "the nested host did not start: see $dir/console.log"
+    grep -q 'inside: pytest ended with 0' "$output"
 }
 
 [ $# -ge 2 ] || die "usage: nested.sh prepare DIR | nested.sh run DIR JUNIT.xml"

@@ -136,7 +136,7 @@ static int check_labels(const cJSON *labels, struct vmm_spec *spec, struct error
                              LABEL_VALUE_MAX);
         sorted[count++] = label;
     }
-    qsort(sorted, count, sizeof(sorted[0]), by_key);
+    qsort(sorted, count, sizeof(const cJSON *), by_key);
     cleanup_json cJSON *object = cJSON_CreateObject();
     bool failed = object == NULL;
     for (size_t i = 0; i < count && !failed; i++)

@@ -33,6 +33,7 @@ def client(shared: Daemon, contract: object, connect: Callable[..., Client]) -> 
     return connect(shared)
 
 
+@pytest.mark.core
 def test_R27_output_error_and_code(client: Client, vm: str, backend: Backend) -> None:
     assert client.exec(vm, ["/bin/echo", "a", "b"]).out == "a b\n"
     assert client.exec(vm, backend.to_stderr("oops")).err == "oops\n"
@@ -67,6 +68,7 @@ def test_R27_env_cwd_and_user(client: Client, vm: str) -> None:
     assert done.out == "red /tmp nobody\n"
 
 
+@pytest.mark.core
 @pytest.mark.linux
 def test_R27_python_one_liner(client: Client, vm: str) -> None:
     done = client.exec(vm, ["python3", "-c", "print(sum(range(10)))"], timeout_ms=120000)
@@ -79,6 +81,7 @@ def test_R27_shell_and_signal(client: Client, vm: str) -> None:
     assert (body["exit_code"], body["signal"]) == (None, 9)
 
 
+@pytest.mark.core
 def test_R31_a_command_that_outlives_its_time_is_ended(
     client: Client, vm: str, backend: Backend
 ) -> None:
@@ -96,6 +99,7 @@ def test_R31_a_command_that_outlives_its_time_is_ended(
     assert client.exec(vm, ["/bin/echo", "alive"]).out == "alive\n"
 
 
+@pytest.mark.core
 @pytest.mark.linux
 def test_R31_the_whole_tree_ends_with_it(client: Client, vm: str) -> None:
     script = "echo begun; setsid sleep 98765 & (setsid sh -c 'sleep 98765 & wait') & sleep 98765"

@@ -15,6 +15,7 @@ from harness.daemon import Daemon
 MANY = 10
 
 
+@pytest.mark.core
 def test_R01_create_exec_delete(client: Client, backend: Backend) -> None:
     vm = client.create(id="first", labels={"team": "a"}, memory_mib=backend.memory_mib)
     assert (vm["id"], vm["state"], vm["labels"]) == ("first", "running", {"team": "a"})
@@ -44,10 +45,14 @@ def test_R09_an_id_in_use_is_refused(client: Client, backend: Backend) -> None:
 
 
 def one_life(client: Client, vm_id: str, memory_mib: int, together: threading.Barrier) -> str:
-    client.create(id=vm_id, memory_mib=memory_mib)
-    together.wait(timeout=600)  # all ten are alive at this moment
-    out = client.exec(vm_id, ["/bin/echo", vm_id]).out
-    together.wait(timeout=600)
+    try:
+        client.create(id=vm_id, memory_mib=memory_mib)
+        together.wait(timeout=600)  # all ten are alive at this moment
+        out = client.exec(vm_id, ["/bin/echo", vm_id]).out
+        together.wait(timeout=600)
+    except BaseException:
+        together.abort()
+        raise
     client.delete(vm_id)
     return out
 
@@ -85,6 +90,7 @@ def test_R20_R04_ten_at_once_leave_the_host_as_it_was(
     daemon.assert_no_leftovers()
 
 
+@pytest.mark.core
 def test_R20_while_vms_run_their_traces_are_there_to_be_found(
     daemon: Daemon, client: Client, backend: Backend
 ) -> None:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from harness import host
 from harness.backend import Backend
 from harness.client import Client
@@ -15,6 +17,7 @@ BOUNDING = {
 }  # fmt: skip
 
 
+@pytest.mark.core
 def test_R18_without_net_admin_nothing_starts_and_the_log_says_why(
     start: Callable[..., Daemon],
 ) -> None:
@@ -56,6 +59,7 @@ def test_R19_rules_flushed_by_another_tool_come_back_or_stop_new_vms(
         assert response.json()["code"] == "firewall_out_of_sync", response.text
 
 
+@pytest.mark.core
 def test_R11_the_front_has_no_privilege_left(daemon: Daemon) -> None:
     front = daemon.front_pid
     for thread in os.listdir(f"/proc/{front}/task"):
@@ -67,6 +71,7 @@ def test_R11_the_front_has_no_privilege_left(daemon: Daemon) -> None:
         assert "0" not in status["Uid"].split()
 
 
+@pytest.mark.core
 def test_R11_the_root_half_keeps_what_it_needs_and_no_more(daemon: Daemon) -> None:
     held = int(host.status_of(daemon.pid)["CapBnd"], 16)
     names = host.run("capsh", f"--decode={held:x}").strip().partition("=")[2].split(",")

@@ -51,7 +51,7 @@ SPECS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("R06_label_nul", 400, "invalid_json", {"labels": {"a": "\x00"}}),
     ("R07_unknown_image", 404, "image_not_found", {"image": "no-such-image"}),
     ("R22_unknown_level", 400, "invalid_value", {"seccomp": "none"}),
-    ("R23_permissive_needs_without", 400, "seccomp_level_refused", {"seccomp": "permissive"}),
+    ("R23_permissive_needs_without", 403, "seccomp_level_refused", {"seccomp": "permissive"}),
 ]
 
 

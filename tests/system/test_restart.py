@@ -32,7 +32,9 @@ def kill_both(daemon: Daemon) -> None:
 
 
 KILLERS = pytest.mark.parametrize(
-    "kill", [kill_root, kill_front, kill_both], ids=["root-half", "front", "both"]
+    "kill",
+    [kill_root, kill_front, pytest.param(kill_both, marks=pytest.mark.core)],
+    ids=["root-half", "front", "both"],
 )
 
 

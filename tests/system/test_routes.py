@@ -17,6 +17,7 @@ def answers(client: Client, method: str, path: str) -> int:
     return client.request(method, path.replace("{id}", "nobody"), json=json).status_code
 
 
+@pytest.mark.core
 def test_R01_every_route_of_the_contract_answers(client: Client, contract: Contract) -> None:
     operations = contract.operations()
     assert ("POST", "/vms") in operations

@@ -71,7 +71,7 @@ def chosen() -> Backend:
     if kind == "firecracker":
         return Backend(kind, False, False, "testguest", "testguest", 128, 20_000)
     if kind == "qemu":
-        return Backend(kind, True, True, "python", "linux", 256, 60_000)
+        return Backend(kind, True, True, "python", "linux", 256, 300_000)
     if kind == "firecracker-linux":
         return Backend(kind, True, False, "python", "linux", 256, 240_000)
     raise SystemExit(f"MOTTE_BACKEND is {kind!r}: use one of {', '.join(KINDS)}")

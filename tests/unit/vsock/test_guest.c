@@ -1,6 +1,7 @@
 #include "guest/internal.h"
 #include "support.h"
 #include <criterion/criterion.h>
+#include <elf.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -169,6 +170,22 @@ Test(vsock_guest, R31_what_is_no_request_ends_the_connection)
         buf_release(&bytes);
         buf_release(&reply);
     }
+}
+
+Test(vsock_guest, R31_deep_nesting_ends_the_connection_and_nothing_else)
+{
+    struct support_agent agent = support_agent_start("");
+    struct buf bytes = {.max = 70000}, reply = {.max = 100};
+    static char deep[60001];
+    memset(deep, '[', sizeof deep - 1);
+    support_text_frame(&bytes, WIRE_CONTROL, deep);
+    support_write(agent.fd, bytes.data, bytes.len);
+    cr_assert_eq(support_read_frame(agent.fd, &reply), 0);
+    int status;
+    cr_assert_eq(waitpid(agent.pid, &status, 0), agent.pid);
+    cr_assert_eq(status, 0);
+    close(agent.fd);
+    buf_release(&bytes);
 }
 
 Test(vsock_guest, R31_random_bytes_never_crash_the_session)
@@ -385,3 +402,22 @@ Test(vsock_guest, R11_facts_are_taken_from_whole_words_and_checked)
     for (size_t i = 0; i < COUNT_OF(BAD); i++)
         cr_assert_eq(guest_facts_parse(BAD[i], &facts), -1, "%s", BAD[i]);
 }
+
+/* ---- the program itself ---- */
+
+#ifdef MOTTE_AGENT /* sanitizers have no static runtime */
+Test(vsock_guest, R27_the_installed_agent_needs_no_library)
+{
+    Elf64_Ehdr header;
+    Elf64_Phdr segment;
+    int fd = open(MOTTE_AGENT, O_RDONLY | O_CLOEXEC);
+    cr_assert_eq(read(fd, &header, sizeof header), sizeof header);
+    cr_assert_gt(header.e_phnum, 0);
+    for (int i = 0; i < header.e_phnum; i++) {
+        off_t at = (off_t)header.e_phoff + (off_t)i * header.e_phentsize;
+        cr_assert_eq(pread(fd, &segment, sizeof segment, at), sizeof segment);
+        cr_assert(segment.p_type != PT_INTERP && segment.p_type != PT_DYNAMIC);
+    }
+    close(fd);
+}
+#endif

@@ -94,7 +94,7 @@ static int parse_address(const char *text, union address *ret, socklen_t *ret_le
 
 static int listen_tcp(const char *text, struct error *err)
 {
-    union address address;
+    union address address = {.v6 = {0}};
     socklen_t len = 0;
     int on = 1;
     if (parse_address(text, &address, &len, err) < 0)

@@ -151,17 +151,22 @@ static int check_mounts(const struct priv_record *record, struct error *err)
     return 0;
 }
 
+/* "Max core file size  0  0  bytes": soft and hard. */
 static int check_core(const struct priv_record *record, struct error *err)
 {
+    static const char name[] = "Max core file size";
     char path[32], text[4096];
-    unsigned long long soft = 1, hard = 1;
     snprintf(path, sizeof(path), "/proc/%d/limits", record->pid);
     if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
         return error_set(err, ERR_GUARD, errno, "reading the limits of the VMM");
-    const char *line = strstr(text, "Max core file size");
-    if (line == NULL || sscanf(line, "Max core file size %llu %llu", &soft, &hard) != 2 ||
-        soft != 0 || hard != 0)
-        return error_set(err, ERR_GUARD, 0, "core dumps of the VMM are not off");
+    const char *at = strstr(text, name);
+    at = at == NULL ? "" : at + sizeof(name) - 1;
+    for (int i = 0; i < 2; i++) {
+        char *end = NULL;
+        if (strtoull(at, &end, 10) != 0 || end == at)
+            return error_set(err, ERR_GUARD, 0, "core dumps of the VMM are not off");
+        at = end;
+    }
     return 0;
 }
 

@@ -58,26 +58,35 @@ static int jail_root(const struct priv_instance_slot *slot, struct error *err)
     return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended");
 }
 
+/* One line of /proc/PID/net/unix: number, references, protocol, flags, type, state, inode, path. */
+static bool is_listener(char *line, const char *name)
+{
+    enum { FLAGS = 3, PATH = 7, ACCEPTS = 0x10000 }; /* __SO_ACCEPTCON */
+    char *rest = NULL, *field = strtok_r(line, " ", &rest);
+    unsigned long flags = 0;
+    for (int i = 0; i < PATH && field != NULL; i++) {
+        if (i == FLAGS)
+            flags = strtoul(field, NULL, 16);
+        field = strtok_r(NULL, " ", &rest);
+    }
+    if (field == NULL || !(flags & ACCEPTS))
+        return false;
+    return strcmp(field[0] == '/' ? field + 1 : field, name) == 0;
+}
+
 /* Does a socket of that name listen in the VM's network namespace? Its node is there a moment
  * before listen(2), and a connect in between is refused. */
 static bool listens(pid_t pid, const char *name)
 {
-    enum { ACCEPTS = 0x10000 }; /* __SO_ACCEPTCON */
     char path[32];
     snprintf(path, sizeof(path), "/proc/%d/net/unix", (int)pid);
     cleanup_free char *text = malloc(UNIX_MAX);
     if (text == NULL || fs_read_at(AT_FDCWD, path, text, UNIX_MAX) < 0)
         return false;
     char *rest = text;
-    for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
-        unsigned flags = 0;
-        int at = 0;
-        if (sscanf(line, "%*s %*s %*s %x %*s %*s %*s %n", &flags, &at) != 1 || at == 0)
-            continue;
-        const char *bound = line[at] == '/' ? line + at + 1 : line + at;
-        if ((flags & ACCEPTS) && strcmp(bound, name) == 0)
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;)
+        if (is_listener(line, name))
             return true;
-    }
     return false;
 }
 

@@ -1,7 +1,9 @@
 #include "support.h"
 #include "vsock/vsock.h"
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -44,6 +46,16 @@ void support_text_frame(struct buf *to, char kind, const char *text)
 void support_write(int fd, const void *data, size_t len)
 {
     must(fs_write_all(fd, data, len) == 0, "write to the side under test");
+}
+
+void support_write_taken(int fd, const void *data, size_t len)
+{
+    int64_t deadline = clock_mono_ms() + 5000;
+    int unread = 0;
+    support_write(fd, data, len);
+    do
+        must(ioctl(fd, SIOCOUTQ, &unread) == 0 && clock_mono_ms() < deadline, "wait for a reader");
+    while (unread > 0);
 }
 
 bool support_read(int fd, void *out, size_t len)

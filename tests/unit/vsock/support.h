@@ -25,6 +25,8 @@ void support_text_frame(struct buf *to, char kind, const char *text);
 /* Writes all or aborts: for threads beside the test's own, where Criterion's asserts do not work.
  */
 void support_write(int fd, const void *data, size_t len);
+/* As support_write, then waits until the other side has read all of it. */
+void support_write_taken(int fd, const void *data, size_t len);
 /* Reads exactly `len` bytes; false at the end of the stream. */
 bool support_read(int fd, void *out, size_t len);
 /* Reads one whole frame; its kind, or 0 at the end. */

@@ -252,7 +252,7 @@ Test(vsock_connect, R31_a_nonsense_answer_is_refused_at_once)
 /* ---- serial ---- */
 
 /* A port as a guest leaves it: stale bytes of an older session, an older mark of the same VM, then
- * our mark in single bytes, with a frame right behind. */
+ * our mark in three reads, with a frame right behind. */
 static void serve_port(int fd, int number)
 {
     uint8_t mark[MARK], old[MARK];
@@ -269,8 +269,9 @@ static void serve_port(int fd, int number)
     support_write(fd, STALE, sizeof STALE);
     support_write(fd, old, MARK);
     support_write(fd, old, WIRE_TOKEN_SIZE + 3); /* a torn mark */
-    for (int i = 0; i < MARK; i++)
-        support_write(fd, mark + i, 1);
+    support_write_taken(fd, mark, 10);           /* so no read has all of it */
+    support_write_taken(fd, mark + 10, 10);
+    support_write(fd, mark + 20, MARK - 20);
     support_write(fd, "\0\0\0\0061hello", 10);
     wait_for_close(fd);
 }

@@ -168,6 +168,41 @@ Test(vsock_exec, R31_a_wedged_agent_ends_at_the_deadline)
     bench_free(&bench);
 }
 
+/* Accepts whatever comes and never stops sending output. */
+static void *flood_output(void *context)
+{
+    const int *fd = context;
+    static const uint8_t data[1000];
+    struct buf bytes = {.max = 2000}, request = {.max = 70000};
+    support_text_frame(&bytes, WIRE_CONTROL, "{\"id\":1,\"ok\":true}");
+    support_frame(&bytes, WIRE_STDOUT, data, sizeof data);
+    if (support_read_frame(*fd, &request))
+        while (send(*fd, bytes.data, bytes.len, MSG_NOSIGNAL) == (ssize_t)bytes.len) {
+            bytes.len = 0;
+            support_frame(&bytes, WIRE_STDOUT, data, sizeof data);
+        }
+    buf_release(&bytes);
+    buf_release(&request);
+    return NULL;
+}
+
+Test(vsock_exec, R31_output_without_end_ends_at_the_deadline)
+{
+    struct support_pair pair = support_pair_new(0);
+    struct bench bench = {.conn = pair.host};
+    struct vsock_exec_result result = {0};
+    struct error err = {0};
+    pthread_t thread;
+    pthread_create(&thread, NULL, flood_output, &pair.guest);
+    int64_t start = clock_mono_ms();
+    cr_assert_eq(run(&bench, (struct run){.script = "yes", .timeout_ms = 100}, &result, &err), -1);
+    cr_assert_eq(err.code, ERR_GUEST_TIMEOUT);
+    cr_assert_lt(clock_mono_ms() - start, 9000);
+    vsock_conn_free(pair.host);
+    pthread_join(thread, NULL);
+    close(pair.guest);
+}
+
 Test(vsock_exec, R31_the_end_of_the_vm_cancels_a_command)
 {
     struct bench bench = bench_new();

@@ -274,7 +274,8 @@ Test(vsock_guest, R31_kill_ends_the_command)
 Test(vsock_guest, R31_a_connection_that_goes_away_ends_the_command)
 {
     static const uint8_t data[WIRE_FRAME_MAX - 1];
-    for (int blocked = 0; blocked < 2; blocked++) {
+    /* Closed; closed while its buffers are full; only its sending half, as vsock shows a close. */
+    for (int blocked = 0; blocked < 3; blocked++) {
         struct support_agent agent = support_agent_start("");
         start_exec(agent.fd, "echo $$; sleep 100");
         pid_t pid = read_pid(agent.fd);
@@ -282,11 +283,16 @@ Test(vsock_guest, R31_a_connection_that_goes_away_ends_the_command)
         support_frame(&bytes, WIRE_STDIN, data, sizeof data);
         while (blocked && send(agent.fd, bytes.data, bytes.len, MSG_DONTWAIT) > 0)
             continue; /* the agent's buffers are full of input that nobody takes */
-        close(TAKE_FD(agent.fd));
+        if (blocked < 2)
+            close(TAKE_FD(agent.fd));
+        else
+            shutdown(agent.fd, SHUT_WR);
         cr_assert(gone_within(pid, 5000), "blocked: %d", blocked);
         int status;
         cr_assert_eq(waitpid(agent.pid, &status, 0), agent.pid);
         cr_assert_eq(status, 0);
+        if (agent.fd >= 0)
+            close(agent.fd);
         buf_release(&bytes);
     }
 }
@@ -295,12 +301,14 @@ Test(vsock_guest, R31_output_held_open_by_an_escapee_does_not_hold_the_exit)
 {
     struct support_agent agent = support_agent_start("");
     struct buf reply = {.max = 70000};
-    /* Without cgroups a new session is an escape, as leaving the cgroup is for root in a guest. */
-    start_exec(agent.fd, "setsid sleep 20 & echo $!");
+    /* Without cgroups a new session is an escape, as leaving the cgroup is for root in a guest. The
+     * first process ends when its input does. */
+    start_exec(agent.fd, "setsid sh -c 'echo $$; exec sleep 20' & read line");
     pid_t pid = read_pid(agent.fd);
+    support_write(agent.fd, "\0\0\0\0010", 5);
     int64_t start = clock_mono_ms();
     cr_assert_eq(support_read_frame(agent.fd, &reply), WIRE_CONTROL);
-    cr_assert(strstr(reply.data, "\"code\":0") != NULL, "%s", reply.data);
+    cr_assert(strstr(reply.data, "\"code\":1") != NULL, "%s", reply.data);
     cr_assert_lt(clock_mono_ms() - start, 5000);
     kill(pid, SIGKILL);
     cr_assert_eq(support_agent_stop(&agent), 0);

@@ -31,15 +31,15 @@ int error_wrap(struct error *err, const char *fmt, ...)
     vsnprintf(context, sizeof(context), fmt, args);
     va_end(args);
     snprintf(joined, sizeof(joined), "%s: %s", context, err->msg);
-    memcpy(err->msg, joined, sizeof(err->msg) - 1);
-    err->msg[sizeof(err->msg) - 1] = '\0';
+    joined[sizeof(err->msg) - 1] = '\0';
+    memcpy(err->msg, joined, sizeof(err->msg));
     return -1;
 }
 
 const char *error_code_name(enum error_code code)
 {
     static const char *const names[ERR_COUNT] = {[ERR_NONE] = "none",
-#define X(name, text) [ERR_##name] = text,
+#define X(name, text) [ERR_##name] = (text),
                                                  ERROR_CODES(X)
 #undef X
     };

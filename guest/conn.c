@@ -183,35 +183,37 @@ static void look_again(struct guest_conn *conn)
 
 static void take_events(struct guest_conn *conn, short revents)
 {
-    const short gone = conn->token ? POLLHUP : POLLHUP | POLLRDHUP | POLLERR;
-    if (has_room(conn) && (revents & (POLLIN | POLLHUP | POLLRDHUP | POLLERR)))
+    const short gone = POLLHUP | POLLRDHUP | POLLERR;
+    if (has_room(conn) && (revents & (POLLIN | gone)))
         fill(conn);
-    else if (revents & gone) {
-        if (conn->token)
-            host_absent(conn);
-        else
-            conn->ended = true; /* nobody is left to take the output */
-    }
+    else if (conn->token && (revents & POLLHUP))
+        host_absent(conn);
+    else if (!conn->token && (revents & gone))
+        conn->ended = true; /* nobody is left to take the output */
+}
+
+/* While no host is there the port polls as readable all the time: wait for news of one instead. */
+static struct pollfd what_to_poll(const struct guest_conn *conn)
+{
+    if (conn->absent_since)
+        return (struct pollfd){.fd = conn->sigio, .events = POLLIN};
+    struct pollfd fds = {.fd = conn->fd, .events = POLLRDHUP};
+    if (has_room(conn))
+        fds.events |= POLLIN;
+    if (guest_conn_sending(conn))
+        fds.events |= POLLOUT;
+    return fds;
 }
 
 void guest_conn_poll(struct guest_conn *conn, struct pollfd *fds, nfds_t count, int timeout_ms)
 {
     bool absent = conn->absent_since != 0;
-    short events = POLLRDHUP;
-    if (has_room(conn))
-        events |= POLLIN;
-    if (guest_conn_sending(conn))
-        events |= POLLOUT;
-    fds[0] =
-        (struct pollfd){.fd = absent ? conn->sigio : conn->fd, .events = absent ? POLLIN : events};
+    fds[0] = what_to_poll(conn);
     if (absent && (timeout_ms < 0 || timeout_ms > ABSENT_RECHECK_MS))
         timeout_ms = ABSENT_RECHECK_MS;
     int ready = poll(fds, count, timeout_ms);
-    if (ready < 0) {
-        for (nfds_t i = 0; i < count; i++)
-            fds[i].revents = 0;
-        return;
-    }
+    for (nfds_t i = 0; ready < 0 && i < count; i++)
+        fds[i].revents = 0;
     if (absent && (ready == 0 || fds[0].revents))
         look_again(conn);
     else if (!absent && fds[0].revents)

@@ -47,7 +47,7 @@ void guest_boot_root(void);
 /* Loads what /modules/order lists: one file a line, after it perhaps the virtio device id without
  * which the module is not wanted. */
 void guest_modules_load(void);
-bool guest_virtio_has(unsigned device_id);
+bool guest_virtio_has(unsigned long device_id);
 
 /* ---- connections ---- */
 

@@ -3,23 +3,30 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-bool guest_virtio_has(unsigned device_id)
+/* Of a file like "0x0003"; 0 if there is none. */
+static unsigned long read_hex(const char *path)
+{
+    char line[32] = "";
+    FILE *file = fopen(path, "re");
+    unsigned long value = file && fgets(line, sizeof line, file) ? strtoul(line, NULL, 16) : 0;
+    if (file)
+        fclose(file);
+    return value;
+}
+
+bool guest_virtio_has(unsigned long device_id)
 {
     bool found = false;
     DIR *dir = opendir("/sys/bus/virtio/devices");
     for (struct dirent *entry; dir && !found && (entry = readdir(dir));) {
         char path[300];
-        unsigned id = 0;
         snprintf(path, sizeof path, "/sys/bus/virtio/devices/%s/device", entry->d_name);
-        FILE *file = fopen(path, "re");
-        if (!file)
-            continue;
-        found = fscanf(file, "%x", &id) == 1 && id == device_id;
-        fclose(file);
+        found = read_hex(path) == device_id;
     }
     if (dir)
         closedir(dir);
@@ -42,15 +49,15 @@ void guest_modules_load(void)
     FILE *order = fopen("/modules/order", "re");
     if (!order)
         return; /* all built in */
-    char line[160];
+    char line[160], path[192];
     while (fgets(line, sizeof line, order)) {
-        char name[96], path[128];
-        unsigned device = 0;
-        int words = sscanf(line, "%95s %u", name, &device);
-        if (words < 1)
+        char *rest = NULL;
+        const char *name = strtok_r(line, " \n", &rest);
+        const char *device = strtok_r(NULL, " \n", &rest);
+        if (!name)
             continue;
         snprintf(path, sizeof path, "/modules/%s", name);
-        if (words < 2 || guest_virtio_has(device))
+        if (!device || guest_virtio_has(strtoul(device, NULL, 10)))
             load_one(path);
         unlink(path); /* the initramfs stays below us: give its memory back */
     }

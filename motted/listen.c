@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -18,18 +19,29 @@ static int high(int fd, const char *where, struct error *err)
     return moved >= 0 ? moved : error_set(err, ERR_CONFIG, errno, "listening on %s", where);
 }
 
-/* A socket nobody answers on is of a daemon that is gone. */
+static bool answered(const struct sockaddr_un *address)
+{
+    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+           errno != ECONNREFUSED;
+}
+
+/* A socket nobody answers on is of a daemon that is gone. A front whose root half was killed a
+ * moment ago still holds its own: wait for its end. */
 static int remove_stale(const struct sockaddr_un *address, struct error *err)
 {
+    enum { PATIENCE_MS = 3000, PAUSE_MS = 20 };
     struct stat st;
     if (lstat(address->sun_path, &st) < 0)
         return 0;
-    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (!S_ISSOCK(st.st_mode))
         return error_set(err, ERR_CONFIG, 0, "%s is there and is not a socket", address->sun_path);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
-        errno != ECONNREFUSED)
-        return error_set(err, ERR_CONFIG, 0, "somebody else listens on %s", address->sun_path);
+    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
+    while (answered(address)) {
+        if (clock_left_ms(deadline) == 0)
+            return error_set(err, ERR_CONFIG, 0, "somebody else listens on %s", address->sun_path);
+        poll(NULL, 0, PAUSE_MS);
+    }
     if (unlink(address->sun_path) < 0)
         return error_set(err, ERR_CONFIG, errno, "removing the old socket %s", address->sun_path);
     return 0;

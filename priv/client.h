@@ -1,7 +1,8 @@
 /*
- * priv's client side: how the front asks the root half. Linked by the front only; holds no privilege.
- * Thread-safe: any thread may call, calls overlap. When the channel ends (the root half died) every
- * call fails with ERR_PRIV_LOST and priv_client_lost_fd() becomes readable: the front must then end.
+ * priv's client side: how the front asks the root half. Linked by the front only; holds no
+ * privilege. Thread-safe: any thread may call, calls overlap. When the channel ends (the root half
+ * died) every call fails with ERR_PRIV_LOST and priv_client_lost_fd() becomes readable: the front
+ * must then end.
  */
 #ifndef MOTTE_PRIV_CLIENT_H
 #define MOTTE_PRIV_CLIENT_H

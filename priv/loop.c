@@ -53,7 +53,7 @@ static void send_answer(int channel, struct priv_answer *answer)
         size_t len = sizeof(int) * answer->fd_count;
         message.msg_control = control.bytes;
         message.msg_controllen = CMSG_SPACE(len);
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        struct cmsghdr *header = &control.align; /* where CMSG_FIRSTHDR points, known not NULL */
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
         header->cmsg_len = CMSG_LEN(len);

@@ -13,8 +13,8 @@
  *   OPEN     descriptors of a launched VMM                             (launched)
  *   CHECK    every guard read back from the kernel                     (launched)
  *   USAGE    cgroup figures                                            (guarded, launched)
- *   KILL     SIGKILL, wait until the cgroup is empty, remove all; the uid is free after the chain is
- *            gone. Any state, and unknown instances: success. → dead, then forgotten
+ *   KILL     SIGKILL, wait until the cgroup is empty, remove all; the uid is free after the chain
+ * is gone. Any state, and unknown instances: success. → dead, then forgotten
  */
 #ifndef MOTTE_PRIV_MESSAGES_H
 #define MOTTE_PRIV_MESSAGES_H
@@ -51,14 +51,14 @@ enum priv_guard { PRIV_GUARD_FIREWALL = 1, PRIV_GUARD_CGROUP = 2, PRIV_GUARD_SEC
 enum priv_state { PRIV_RESERVED = 1, PRIV_GUARDED, PRIV_LAUNCHED, PRIV_DEAD };
 
 /* Sockets of a launched VMM, opened O_PATH beneath its jail after checks (type, owner); group and
- * mode are set so that the front may connect. OPEN waits up to 5 s for the socket to appear, or ends
- * when the VMM does (ERR_VMM_EXITED, with what it last wrote). */
+ * mode are set so that the front may connect. OPEN waits up to 5 s for the socket to appear, or
+ * ends when the VMM does (ERR_VMM_EXITED, with what it last wrote). */
 enum priv_socket {
-    PRIV_SOCKET_API = 1,    /* Firecracker's API or QEMU's QMP */
-    PRIV_SOCKET_VSOCK,      /* Firecracker only */
-    PRIV_SOCKET_PORT,       /* QEMU's serial port number `port` */
-    PRIV_SOCKET_CONSOLE,    /* not a socket: read end of the console pipe, after adoption */
-    PRIV_SOCKET_PIDFD,      /* not a socket: a pidfd of the VMM, after adoption */
+    PRIV_SOCKET_API = 1, /* Firecracker's API or QEMU's QMP */
+    PRIV_SOCKET_VSOCK,   /* Firecracker only */
+    PRIV_SOCKET_PORT,    /* QEMU's serial port number `port` */
+    PRIV_SOCKET_CONSOLE, /* not a socket: read end of the console pipe, after adoption */
+    PRIV_SOCKET_PIDFD,   /* not a socket: a pidfd of the VMM, after adoption */
 };
 /* OPEN's reply carries exactly one descriptor. */
 
@@ -87,10 +87,10 @@ struct priv_request {
 };
 
 struct priv_host {
-    uint32_t hypervisor;     /* enum priv_hypervisor: the one this host uses */
-    uint32_t emulated;       /* 1: no security border */
-    uint32_t without;        /* enum priv_guard bits */
-    uint32_t cgroup_version; /* 1, 2; 0 without */
+    uint32_t hypervisor;               /* enum priv_hypervisor: the one this host uses */
+    uint32_t emulated;                 /* 1: no security border */
+    uint32_t without;                  /* enum priv_guard bits */
+    uint32_t cgroup_version;           /* 1, 2; 0 without */
     uint32_t firewall_v4, firewall_v6; /* enum netfilter_state */
     uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib; /* per VM but for max_vms */
     uint32_t total_memory_mib; /* for all VMs together: host memory × overcommit */
@@ -100,7 +100,7 @@ struct priv_host {
     char vmm_version[32];
 };
 
-struct priv_instance { /* LIST */
+struct priv_instance {               /* LIST */
     char instance[ID_INSTANCE_SIZE]; /* empty: no more */
     uint32_t state;                  /* enum priv_state */
     uint32_t uid;

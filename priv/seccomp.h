@@ -21,7 +21,8 @@ void priv_bpf_release(struct priv_bpf *bpf);
 int priv_seccomp_firecracker(enum priv_seccomp level, enum priv_seccomp_thread thread,
                              struct priv_bpf *ret, struct error *err);
 /* The three programs as Firecracker 1.12 … 1.14 read them with --seccomp-filter (bincode 2.0.1
- * map; seccomp_file.c has its layout). *ret is malloc'ed. Refuses empty programs and other versions. */
+ * map; seccomp_file.c has its layout). *ret is malloc'ed. Refuses empty programs and other
+ * versions. */
 int priv_seccomp_firecracker_file(enum priv_seccomp level, const char *version, uint8_t **ret,
                                   size_t *ret_len, struct error *err);
 /* One program for QEMU, loaded before exec: allow-list, kill by default (log when permissive). */

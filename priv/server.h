@@ -1,6 +1,6 @@
 /*
- * priv's server side: the root half's work. Links netfilter, image, libseccomp, nettle; nothing that
- * parses HTTP, JSON or SQL (CI asserts it).
+ * priv's server side: the root half's work. Links netfilter, image, libseccomp, nettle; nothing
+ * that parses HTTP, JSON or SQL (CI asserts it).
  */
 #ifndef MOTTE_PRIV_SERVER_H
 #define MOTTE_PRIV_SERVER_H
@@ -9,11 +9,11 @@
 
 /* From motted's arguments and configuration; strings borrowed for the server's life. */
 struct priv_config {
-    const char *run_dir;   /* /run/motte: records in priv/, mount point jail/ */
-    const char *state_dir; /* /var/lib/motte: images/, kernels/, scratch/ */
-    const char *cgroup;    /* name of the cgroup root: "motte" */
+    const char *run_dir;                     /* /run/motte: records in priv/, mount point jail/ */
+    const char *state_dir;                   /* /var/lib/motte: images/, kernels/, scratch/ */
+    const char *cgroup;                      /* name of the cgroup root: "motte" */
     const char *firecracker, *jailer, *qemu; /* absolute paths */
-    enum priv_hypervisor hypervisor; /* 0: none, enough for priv_server_purge() */
+    enum priv_hypervisor hypervisor;         /* 0: none, enough for priv_server_purge() */
     bool emulated;
     uint32_t without; /* enum priv_guard bits */
     uint32_t uid_base, uid_count;
@@ -23,8 +23,9 @@ struct priv_config {
 
 struct priv_server;
 
-/* Opens directories and firewall, checks the uid range against passwd and subuid, measures the TSC for
- * QEMU, reads the records of instances that an earlier run left. Before capabilities are cut. */
+/* Opens directories and firewall, checks the uid range against passwd and subuid, measures the TSC
+ * for QEMU, reads the records of instances that an earlier run left. Before capabilities are cut.
+ */
 int priv_server_open(const struct priv_config *config, struct priv_server **ret, struct error *err);
 /* Answers requests on `channel` (borrowed) until it ends (0) or fails (-1). Blocks; starts its own
  * workers. May be called from a test with any peer. */

@@ -50,39 +50,51 @@ static bool claim(struct vmm *vmm, struct vmm_machine *machine)
     return present;
 }
 
-static void release(struct vmm *vmm, struct vmm_machine *machine)
+struct vmm_verdict vmm_verdict(enum store_state state, const char *reason, const char *message)
 {
-    pthread_mutex_lock(&vmm->lock);
-    machine->phase = VMM_UP;
-    pthread_cond_broadcast(&vmm->changed);
-    pthread_mutex_unlock(&vmm->lock);
+    struct vmm_verdict verdict = {.state = state};
+    snprintf(verdict.reason, sizeof(verdict.reason), "%s", reason);
+    snprintf(verdict.message, sizeof(verdict.message), "%s", message);
+    return verdict;
 }
 
-int vmm_end(struct vmm *vmm, const char *instance, enum store_state state, const char *reason,
-            const char *message, struct error *err)
+/* Kills and certifies. A reason that was found stays in `verdict`: only the first KILL tells it. */
+static int put_away(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
+                    struct vmm_verdict *verdict, struct error *err)
 {
-    struct vmm_machine *machine = vmm_machine_find(vmm, instance);
-    if (machine != NULL && !claim(vmm, machine)) {
-        vmm_machine_unref(vmm, machine);
-        return 0;
-    }
     struct priv_killed killed = {0};
-    char tail[VMM_CONSOLE_TAIL] = "", found[ERROR_MESSAGE_MAX];
-    int result = priv_kill(vmm->config.priv, instance, &killed, err);
-    if (result == 0) {
-        if (machine != NULL)
-            vmm_machine_tail(machine, tail, sizeof(tail));
-        if (reason == NULL) {
-            reason = why(&killed, found);
-            message = found;
-        }
-        result = store_vm_end(vmm->config.store, instance, state, reason, message, tail, err);
-        vmm->config.observer.ended(vmm->config.observer.context, reason);
+    char tail[VMM_CONSOLE_TAIL] = "", message[ERROR_MESSAGE_MAX];
+    if (priv_kill(vmm->config.priv, instance, &killed, err) < 0)
+        return -1;
+    if (machine != NULL)
+        vmm_machine_tail(machine, tail, sizeof(tail));
+    if (verdict->reason[0] == '\0') {
+        const char *reason = why(&killed, message);
+        *verdict = vmm_verdict(verdict->state, reason, message);
     }
-    if (machine != NULL && result == 0)
-        vmm_machine_remove(vmm, machine);
-    else if (machine != NULL)
-        release(vmm, machine); /* the next attempt (or the next start) finishes it */
+    return store_vm_end(vmm->config.store, instance, verdict->state, verdict->reason,
+                        verdict->message, tail, err);
+}
+
+int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *asked,
+            struct error *err)
+{
+    struct vmm_verdict verdict = *asked;
+    struct vmm_machine *machine = vmm_machine_find(vmm, instance);
+    if (machine == NULL)
+        return put_away(vmm, instance, NULL, &verdict, err);
+    int result = 0;
+    if (claim(vmm, machine)) {
+        if (machine->doomed)
+            verdict = machine->verdict;
+        result = put_away(vmm, instance, machine, &verdict, err);
+        if (result == 0) {
+            vmm->config.observer.ended(vmm->config.observer.context, verdict.reason);
+            vmm_machine_remove(vmm, machine);
+        } else {
+            vmm_machine_doom(vmm, machine, &verdict);
+        }
+    }
     vmm_machine_unref(vmm, machine);
     return result;
 }
@@ -92,5 +104,6 @@ int vmm_delete(struct vmm *vmm, const char *owner, const char *id, struct error 
     struct store_vm row;
     if (store_vm_deleting(vmm->config.store, owner, id, &row, err) < 0)
         return -1;
-    return vmm_end(vmm, row.instance, STORE_EXITED, "deleted", "", err);
+    struct vmm_verdict verdict = vmm_verdict(STORE_EXITED, "deleted", "");
+    return vmm_end(vmm, row.instance, &verdict, err);
 }

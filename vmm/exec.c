@@ -16,6 +16,8 @@ static int find_running(struct vmm *vmm, const char *owner, const char *id,
     if (draining)
         return error_set(err, ERR_SHUTTING_DOWN, 0, "motted is stopping; try again in a moment");
     struct vmm_machine *machine = vmm_machine_find(vmm, row.instance);
+    if (machine != NULL)
+        vmm_machine_settle(vmm, machine); /* the row says `running` a moment before the machine */
     if (machine == NULL || vmm_machine_gone(machine)) {
         vmm_machine_unref(vmm, machine);
         return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM has just ended");
@@ -54,7 +56,7 @@ int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
     int result = find_running(vmm, owner, id, &machine, err);
     if (result == 0) {
         result = run(vmm, machine, request, ret, err);
-        if (result < 0 && err->code != ERR_EXEC_TIMEOUT && vmm_machine_gone(machine)) {
+        if (result < 0 && err->code != ERR_EXEC_TIMEOUT && vmm_machine_gone_after(machine, err)) {
             *err = (struct error){0};
             error_set(err, ERR_VM_GONE, 0, "the VM ended while the command ran in it");
         }

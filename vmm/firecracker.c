@@ -7,13 +7,24 @@
 static const char linux_args[] = "console=ttyS0 reboot=k panic=-1 pci=off quiet loglevel=1 "
                                  "i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd";
 
+/* Takes body. One that lacks a field for want of memory must not be sent: a default would hold. */
+static int put(struct firecracker_api *api, const char *path, cJSON *body, bool whole,
+               struct error *err)
+{
+    if (!whole) {
+        cJSON_Delete(body);
+        body = NULL;
+    }
+    return firecracker_api_put(api, path, body, err);
+}
+
 static int put_machine(struct firecracker_api *api, const struct vmm_spec *spec, struct error *err)
 {
     cJSON *body = cJSON_CreateObject();
-    json_add_number(body, "vcpu_count", spec->vcpus);
-    json_add_number(body, "mem_size_mib", spec->memory_mib);
-    json_add_bool(body, "smt", false);
-    return firecracker_api_put(api, "/machine-config", body, err);
+    bool whole = json_add_number(body, "vcpu_count", spec->vcpus) == 0 &&
+                 json_add_number(body, "mem_size_mib", spec->memory_mib) == 0 &&
+                 json_add_bool(body, "smt", false) == 0;
+    return put(api, "/machine-config", body, whole, err);
 }
 
 static int put_boot(struct firecracker_api *api, const char *instance, const struct vmm_spec *spec,
@@ -27,11 +38,11 @@ static int put_boot(struct firecracker_api *api, const char *instance, const str
         return error_set(err, ERR_HYPERVISOR, 0, "kernel %s: boot_args are too long",
                          spec->kernel.name);
     cJSON *body = cJSON_CreateObject();
-    json_add_string(body, "kernel_image_path", "/kernel");
-    if (spec->kernel.has_initrd)
-        json_add_string(body, "initrd_path", "/initrd");
-    json_add_string(body, "boot_args", args);
-    return firecracker_api_put(api, "/boot-source", body, err);
+    bool whole =
+        json_add_string(body, "kernel_image_path", "/kernel") == 0 &&
+        (!spec->kernel.has_initrd || json_add_string(body, "initrd_path", "/initrd") == 0) &&
+        json_add_string(body, "boot_args", args) == 0;
+    return put(api, "/boot-source", body, whole, err);
 }
 
 static int put_drive(struct firecracker_api *api, const char *name, const char *path,
@@ -40,19 +51,19 @@ static int put_drive(struct firecracker_api *api, const char *name, const char *
     char url[32];
     snprintf(url, sizeof(url), "/drives/%s", name);
     cJSON *body = cJSON_CreateObject();
-    json_add_string(body, "drive_id", name);
-    json_add_string(body, "path_on_host", path);
-    json_add_bool(body, "is_root_device", false); /* the initramfs mounts it */
-    json_add_bool(body, "is_read_only", read_only);
-    return firecracker_api_put(api, url, body, err);
+    bool whole = json_add_string(body, "drive_id", name) == 0 &&
+                 json_add_string(body, "path_on_host", path) == 0 &&
+                 json_add_bool(body, "is_root_device", false) == 0 && /* the initramfs mounts it */
+                 json_add_bool(body, "is_read_only", read_only) == 0;
+    return put(api, url, body, whole, err);
 }
 
 static int put_vsock(struct firecracker_api *api, struct error *err)
 {
     cJSON *body = cJSON_CreateObject();
-    json_add_number(body, "guest_cid", WIRE_GUEST_CID);
-    json_add_string(body, "uds_path", "/v.sock");
-    return firecracker_api_put(api, "/vsock", body, err);
+    bool whole = json_add_number(body, "guest_cid", WIRE_GUEST_CID) == 0 &&
+                 json_add_string(body, "uds_path", "/v.sock") == 0;
+    return put(api, "/vsock", body, whole, err);
 }
 
 static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
@@ -79,8 +90,8 @@ static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct 
 static int start(struct vmm_machine *machine, struct error *err)
 {
     cJSON *body = cJSON_CreateObject();
-    json_add_string(body, "action_type", "InstanceStart");
-    int result = firecracker_api_put(machine->firecracker, "/actions", body, err);
+    bool whole = json_add_string(body, "action_type", "InstanceStart") == 0;
+    int result = put(machine->firecracker, "/actions", body, whole, err);
     firecracker_api_free(TAKE_PTR(machine->firecracker));
     return result;
 }

@@ -3,6 +3,7 @@
 #include "vmm/internal.h"
 
 #include <curl/curl.h>
+#include <sys/socket.h>
 
 enum { REPLY_MAX = 64 * 1024 };
 
@@ -15,6 +16,13 @@ struct firecracker_api {
 static size_t on_reply(char *data, size_t size, size_t count, void *context)
 {
     return buf_append(context, data, size * count) < 0 ? 0 : size * count;
+}
+
+/* The library's own sockets are inherited by programs that are started. */
+static curl_socket_t on_open(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)context, (void)purpose;
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 struct firecracker_api *firecracker_api_new(int socket, struct error *err)
@@ -33,6 +41,7 @@ struct firecracker_api *firecracker_api_new(int socket, struct error *err)
     char path[32];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", socket);
     curl_easy_setopt(api->curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    curl_easy_setopt(api->curl, CURLOPT_OPENSOCKETFUNCTION, on_open);
     curl_easy_setopt(api->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(api->curl, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(api->curl, CURLOPT_CUSTOMREQUEST, "PUT");

@@ -11,7 +11,6 @@ enum {
     VMM_CONSOLE_TAIL = 8192, /* bytes of console kept per VM */
     VMM_API_TIMEOUT_MS = 10000,
     VMM_CONNECT_TIMEOUT_MS = 5000,
-    VMM_REASON_MAX = STORE_REASON_MAX,
 };
 
 struct vmm_spec {
@@ -34,16 +33,25 @@ enum vmm_phase {
     VMM_ENDING, /* one thread is removing it; others wait */
 };
 
+/* How a VM ended, as its certificate will say it. */
+struct vmm_verdict {
+    enum store_state state;
+    char reason[STORE_REASON_MAX]; /* "": why it exited is to be found out */
+    char message[ERROR_MESSAGE_MAX];
+};
+
 struct vmm_machine {
     struct vmm_machine *next; /* table's list */
+    uint64_t serial;          /* never used again, unlike a descriptor's number */
     unsigned refs;            /* guarded by the table's lock */
     char instance[ID_INSTANCE_SIZE];
     enum vmm_phase phase;    /* guarded by the table's lock */
     int64_t expires_boot_ms; /* written before the phase becomes VMM_UP */
-    /* Set when undoing its spawn failed (say, the firewall's lock was held): the reaper tries again,
-     * and this is what its certificate will say. */
+    /* Set when taking it away failed (say, the firewall's lock was held): the reaper tries again,
+     * not before retry_ms, and the first verdict stands. Written by the thread that ends it. */
     bool doomed;
-    char doom_reason[STORE_REASON_MAX], doom_message[ERROR_MESSAGE_MAX];
+    int64_t retry_ms;
+    struct vmm_verdict verdict;
 
     int gone;          /* epoll descriptor: readable when the VMM ended or `cancel` was raised */
     int cancel;        /* eventfd: a delete wants the spawn to stop */
@@ -90,6 +98,7 @@ struct vmm {
     pthread_mutex_t lock;   /* guards all below and the machines' phase, refs, ports_busy */
     pthread_cond_t changed; /* a machine's phase, a port or the list changed */
     struct vmm_machine *machines;
+    uint64_t last_serial;
     struct priv_host host;
     bool draining, stopping;
 
@@ -122,11 +131,16 @@ int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, 
 /* Out of the monitor and the table; wakes who waits. The caller still holds its reference. */
 void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
 void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms);
-/* Leaves a half-undone machine to the reaper. */
-void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine, const char *reason,
-                      const char *message);
+/* Waits until a machine that was found leaves VMM_SPAWNING or is gone. */
+void vmm_machine_settle(struct vmm *vmm, struct vmm_machine *machine);
+/* Leaves a machine that could not be taken away to the reaper. */
+void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine,
+                      const struct vmm_verdict *verdict);
 /* True when the VMM has ended or a delete wants it. */
 bool vmm_machine_gone(const struct vmm_machine *machine);
+/* The same after `err`: a dying VMM's connections close a moment before its end is told, so errors
+ * that look like that are given that moment. */
+bool vmm_machine_gone_after(const struct vmm_machine *machine, const struct error *err);
 bool vmm_machine_cancelled(const struct vmm_machine *machine);
 bool vmm_machine_exited(const struct vmm_machine *machine);
 /* Console tail, what is still in the pipe included. */
@@ -134,10 +148,10 @@ size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size);
 void vmm_machine_drain(struct vmm_machine *machine);
 
 /* end.c. The one way a VM that is up ends: kill through the root half, certificate, out of the
- * table. When another thread is already at it, waits for that. `reason` NULL: find out why it
- * exited. */
-int vmm_end(struct vmm *vmm, const char *instance, enum store_state state, const char *reason,
-            const char *message, struct error *err);
+ * table. When another thread is already at it, waits for that. On failure the reaper goes on. */
+int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *verdict,
+            struct error *err);
+struct vmm_verdict vmm_verdict(enum store_state state, const char *reason, const char *message);
 
 /* monitor.c */
 int vmm_monitor_start(struct vmm *vmm, struct error *err);

@@ -22,9 +22,9 @@ static void machine_free(struct vmm_machine *machine)
     free(machine);
 }
 
-static int watch(int epoll, int fd)
+static int watch(int epoll, int fd, uint64_t serial)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = serial};
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
@@ -46,12 +46,13 @@ struct vmm_machine *vmm_machine_new(struct vmm *vmm, const char *instance, struc
     machine->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     machine->gone = epoll_create1(EPOLL_CLOEXEC);
     if (machine->tail == NULL || machine->cancel < 0 || machine->gone < 0 ||
-        watch(machine->gone, machine->cancel) < 0) {
+        watch(machine->gone, machine->cancel, 0) < 0) {
         error_set(err, ERR_SYSTEM, errno, "no descriptors left for another VM");
         machine_free(machine);
         return NULL;
     }
     pthread_mutex_lock(&vmm->lock);
+    machine->serial = ++vmm->last_serial;
     machine->next = vmm->machines;
     vmm->machines = machine;
     pthread_mutex_unlock(&vmm->lock);
@@ -84,12 +85,12 @@ void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine)
 int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
                        struct error *err)
 {
-    pthread_mutex_lock(&vmm->lock); /* the monitor looks machines up by these */
+    pthread_mutex_lock(&vmm->lock); /* the monitor finds the machine and reads these */
     machine->pidfd = pidfd;
     machine->console = console;
     pthread_mutex_unlock(&vmm->lock);
-    if (watch(machine->gone, pidfd) < 0 || watch(vmm->watch, pidfd) < 0 ||
-        watch(vmm->watch, console) < 0)
+    if (watch(machine->gone, pidfd, 0) < 0 || watch(vmm->watch, pidfd, machine->serial) < 0 ||
+        watch(vmm->watch, console, machine->serial) < 0)
         return error_set(err, ERR_SYSTEM, errno, "watching a VMM");
     return 0;
 }
@@ -122,27 +123,48 @@ void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expire
     pthread_mutex_unlock(&vmm->lock);
 }
 
-void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine, const char *reason,
-                      const char *message)
+void vmm_machine_settle(struct vmm *vmm, struct vmm_machine *machine)
 {
     pthread_mutex_lock(&vmm->lock);
+    while (machine->phase == VMM_SPAWNING && !vmm_machine_gone(machine))
+        pthread_cond_wait(&vmm->changed, &vmm->lock);
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine,
+                      const struct vmm_verdict *verdict)
+{
+    enum { RETRY_MS = 1000 };
+    pthread_mutex_lock(&vmm->lock);
     machine->doomed = true;
-    snprintf(machine->doom_reason, sizeof(machine->doom_reason), "%s", reason);
-    snprintf(machine->doom_message, sizeof(machine->doom_message), "%s", message);
+    machine->verdict = *verdict;
+    machine->retry_ms = clock_mono_ms() + RETRY_MS;
     machine->phase = VMM_UP;
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
 }
 
-static bool readable(int fd)
+static bool readable_within(int fd, int timeout_ms)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    return fd >= 0 && poll(&p, 1, 0) > 0;
+    return fd >= 0 && poll(&p, 1, timeout_ms) > 0;
+}
+
+static bool readable(int fd)
+{
+    return readable_within(fd, 0);
 }
 
 bool vmm_machine_gone(const struct vmm_machine *machine)
 {
     return readable(machine->gone);
+}
+
+bool vmm_machine_gone_after(const struct vmm_machine *machine, const struct error *err)
+{
+    enum { MOMENT_MS = 200 };
+    bool closed = err->code == ERR_GUEST_CLOSED || err->code == ERR_HYPERVISOR;
+    return readable_within(machine->gone, closed ? MOMENT_MS : 0);
 }
 
 bool vmm_machine_cancelled(const struct vmm_machine *machine)
@@ -175,5 +197,8 @@ size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size)
     pthread_mutex_lock(&machine->tail_lock);
     size_t len = ring_read(machine->tail, out, size);
     pthread_mutex_unlock(&machine->tail_lock);
+    for (size_t i = 0; i < len; i++)
+        if (out[i] == '\0') /* a guest must not hide its last words behind one */
+            out[i] = '?';
     return len;
 }

@@ -8,11 +8,15 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
-static struct vmm_machine *find_by_fd(struct vmm *vmm, int fd)
+enum { WAKE = 0 }; /* no machine's serial */
+
+/* By serial, not by descriptor: between an event and its handling the machine may have gone and its
+ * descriptors' numbers may be another's. */
+static struct vmm_machine *find(struct vmm *vmm, uint64_t serial)
 {
     pthread_mutex_lock(&vmm->lock);
     struct vmm_machine *machine = vmm->machines;
-    while (machine != NULL && machine->pidfd != fd && machine->console != fd)
+    while (machine != NULL && machine->serial != serial)
         machine = machine->next;
     if (machine != NULL)
         machine->refs++;
@@ -22,14 +26,14 @@ static struct vmm_machine *find_by_fd(struct vmm *vmm, int fd)
 
 static void on_event(struct vmm *vmm, const struct epoll_event *event)
 {
-    struct vmm_machine *machine = find_by_fd(vmm, event->data.fd);
+    struct vmm_machine *machine = find(vmm, event->data.u64);
     if (machine == NULL)
         return;
     vmm_machine_drain(machine);
-    bool over = event->data.fd == machine->pidfd || !(event->events & EPOLLIN);
-    if (over) /* told once; `gone` keeps the fact */
-        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, event->data.fd, NULL);
-    if (event->data.fd == machine->pidfd) {
+    if (!(event->events & EPOLLIN)) /* a console without writers; nothing else comes without it */
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->console, NULL);
+    if (vmm_machine_exited(machine)) { /* told once; `gone` keeps the fact */
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->pidfd, NULL);
         pthread_mutex_lock(&vmm->lock);
         pthread_cond_broadcast(&vmm->changed);
         pthread_mutex_unlock(&vmm->lock);
@@ -46,7 +50,7 @@ static void *monitor_main(void *context)
         if (n < 0 && errno != EINTR)
             return NULL;
         for (int i = 0; i < n; i++) {
-            if (events[i].data.fd == vmm->wake)
+            if (events[i].data.u64 == WAKE)
                 return NULL;
             on_event(vmm, &events[i]);
         }
@@ -55,42 +59,42 @@ static void *monitor_main(void *context)
 
 struct ended {
     char instance[ID_INSTANCE_SIZE];
-    enum store_state state;
-    char reason[STORE_REASON_MAX]; /* "": to be found out */
-    char message[ERROR_MESSAGE_MAX];
+    struct vmm_verdict verdict;
 };
 
-/* The next VM to end: half undone, its time up, or its VMM gone. The table's lock is held. */
-static bool next_ended(struct vmm *vmm, struct ended *ret)
+/* Should it end now? Half undone, its time up, or its VMM gone. */
+static bool due(const struct vmm_machine *machine, int64_t now_ms, int64_t boot_ms)
 {
-    int64_t now = clock_boot_ms();
-    for (struct vmm_machine *m = vmm->machines; m != NULL; m = m->next) {
-        if (m->phase != VMM_UP)
-            continue;
-        *ret = (struct ended){.state = m->doomed ? STORE_FAILED : STORE_EXITED};
-        memcpy(ret->instance, m->instance, sizeof(ret->instance));
-        if (m->doomed) {
-            memcpy(ret->reason, m->doom_reason, sizeof(ret->reason));
-            memcpy(ret->message, m->doom_message, sizeof(ret->message));
-            return true;
-        }
-        if (now >= m->expires_boot_ms) {
-            snprintf(ret->reason, sizeof(ret->reason), "ttl");
-            snprintf(ret->message, sizeof(ret->message), "its ttl_s was over");
-            return true;
-        }
-        if (vmm_machine_exited(m))
-            return true;
-    }
-    return false;
+    if (machine->phase != VMM_UP)
+        return false;
+    if (machine->doomed)
+        return now_ms >= machine->retry_ms;
+    return boot_ms >= machine->expires_boot_ms || vmm_machine_exited(machine);
 }
 
-/* True when it is done, false when it must be tried again a little later. */
-static bool end_one(struct vmm *vmm, const struct ended *ended)
+/* The next VM to end: those that failed before come last, so that one which cannot be ended keeps
+ * nobody waiting. The table's lock is held. */
+static bool next_ended(struct vmm *vmm, struct ended *ret)
+{
+    int64_t now = clock_mono_ms(), boot = clock_boot_ms();
+    const struct vmm_machine *first = NULL;
+    for (const struct vmm_machine *m = vmm->machines; m != NULL; m = m->next)
+        if ((first == NULL || m->retry_ms < first->retry_ms) && due(m, now, boot))
+            first = m;
+    if (first == NULL)
+        return false;
+    memcpy(ret->instance, first->instance, sizeof(ret->instance));
+    ret->verdict = boot >= first->expires_boot_ms
+                       ? vmm_verdict(STORE_EXITED, "ttl", "its ttl_s was over")
+                       : vmm_verdict(STORE_EXITED, "", "");
+    return true;
+}
+
+/* What fails is due again a little later. */
+static void end_one(struct vmm *vmm, const struct ended *ended)
 {
     struct error err = {0};
-    return vmm_end(vmm, ended->instance, ended->state,
-                   ended->reason[0] == '\0' ? NULL : ended->reason, ended->message, &err) == 0;
+    (void)vmm_end(vmm, ended->instance, &ended->verdict, &err);
 }
 
 static void refresh_host(struct vmm *vmm)
@@ -120,18 +124,17 @@ static void *reaper_main(void *context)
     while (!vmm->stopping) {
         struct ended ended;
         bool found = next_ended(vmm, &ended), refresh = clock_mono_ms() >= refresh_at;
-        bool done = true;
         if (found || refresh) {
             pthread_mutex_unlock(&vmm->lock);
             if (found)
-                done = end_one(vmm, &ended);
+                end_one(vmm, &ended);
             if (refresh) {
                 refresh_host(vmm);
                 refresh_at = clock_mono_ms() + 1000;
             }
             pthread_mutex_lock(&vmm->lock);
         }
-        if (!vmm->stopping && (!found || !done))
+        if (!vmm->stopping && !found)
             pause_reaper(vmm);
     }
     pthread_mutex_unlock(&vmm->lock);
@@ -140,7 +143,7 @@ static void *reaper_main(void *context)
 
 int vmm_monitor_start(struct vmm *vmm, struct error *err)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = vmm->wake};
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = WAKE};
     if (epoll_ctl(vmm->watch, EPOLL_CTL_ADD, vmm->wake, &event) < 0)
         return error_set(err, ERR_SYSTEM, errno, "starting the monitor");
     int sys = pthread_create(&vmm->monitor, NULL, monitor_main, vmm);

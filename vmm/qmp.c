@@ -21,7 +21,7 @@ static int qmp_connect(struct qmp *qmp, int socket_fd, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", socket_fd);
-    qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (qmp->fd < 0 || connect(qmp->fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
         return error_set(err, ERR_HYPERVISOR, errno, "connecting to QEMU's monitor");
     return 0;
@@ -41,7 +41,8 @@ static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
             return result;
         }
         struct pollfd p = {.fd = qmp->fd, .events = POLLIN};
-        if (qmp->len == sizeof(qmp->line) || poll(&p, 1, clock_left_ms(qmp->deadline_ms)) <= 0)
+        int left = clock_left_ms(qmp->deadline_ms); /* events without end do not get past it */
+        if (qmp->len == sizeof(qmp->line) || left == 0 || poll(&p, 1, left) <= 0)
             return error_set(err, ERR_HYPERVISOR, 0, "QEMU's monitor does not answer");
         ssize_t n = read(qmp->fd, qmp->line + qmp->len, sizeof(qmp->line) - qmp->len);
         if (n <= 0)

@@ -8,14 +8,24 @@ static void undo(struct vmm_spawning *spawn, size_t done)
             vmm_steps[done].undo(spawn);
 }
 
+static int cancelled(struct error *err)
+{
+    return error_set(err, ERR_CANCELLED, 0, "the VM was deleted while it was being created");
+}
+
 /* A wait inside a step ends with "cancelled" both when the VMM died and when a delete came: say
- * which. */
+ * which. After this ERR_CANCELLED means a delete. */
 static void explain(struct vmm_spawning *spawn, struct error *err)
 {
     struct vmm_machine *machine = spawn->machine;
-    if (machine == NULL || vmm_machine_cancelled(machine))
+    if (machine == NULL || !vmm_machine_gone_after(machine, err))
         return;
-    if (vmm_machine_exited(machine) && err->code != ERR_VMM_EXITED) {
+    if (vmm_machine_cancelled(machine)) {
+        if (err->code != ERR_CANCELLED)
+            return;
+        *err = (struct error){0};
+        cancelled(err);
+    } else if (err->code != ERR_VMM_EXITED) {
         char tail[160];
         vmm_machine_tail(machine, tail, sizeof(tail));
         *err = (struct error){0};
@@ -30,7 +40,7 @@ static int run_step(struct vmm_spawning *spawn, size_t i, struct error *err)
     int64_t begin = clock_mono_us();
     int result = 0;
     if (spawn->machine != NULL && vmm_machine_cancelled(spawn->machine))
-        result = error_set(err, ERR_CANCELLED, 0, "the VM was deleted while it was being created");
+        result = cancelled(err);
     else
         result = vmm_steps[i].run(spawn, err);
     spawn->step_us[i] = clock_mono_us() - begin;

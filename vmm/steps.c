@@ -63,33 +63,39 @@ static int admit(struct vmm_spawning *spawn, struct error *err)
     spawn->machine = vmm_machine_new(vmm, row->instance, err);
     if (spawn->machine != NULL && store_vm_insert(vmm->config.store, row, err) == 0)
         return 0;
-    struct error ignored = {0};
-    priv_kill(vmm->config.priv, row->instance, NULL, &ignored);
-    if (spawn->machine != NULL)
+    struct error undoing = {0};
+    int undone = priv_kill(vmm->config.priv, row->instance, NULL, &undoing);
+    if (spawn->machine == NULL)
+        return -1;
+    struct vmm_verdict verdict = vmm_verdict(STORE_FAILED, "spawn_admit", err->msg);
+    if (undone == 0)
         vmm_machine_remove(vmm, spawn->machine);
+    else
+        vmm_machine_doom(vmm, spawn->machine, &verdict);
     return -1;
 }
 
 /* The certificate says `deleted` when a DELETE stopped the spawn, else which step failed. When the
- * root half cannot take everything away now, the row stays and the reaper tries again. */
+ * root half cannot take everything away now, the row stays and the reaper tries again. (A delete is
+ * seen in the store before it is seen in the machine: commit finds the row taken.) */
 static void undo_admit(struct vmm_spawning *spawn)
 {
     struct vmm *vmm = spawn->vmm;
     struct error err = {0};
-    bool deleted = vmm_machine_cancelled(spawn->machine);
-    char reason[STORE_REASON_MAX] = "deleted", tail[VMM_CONSOLE_TAIL];
-    if (!deleted)
-        snprintf(reason, sizeof(reason), "spawn_%s", spawn->failed_step);
+    bool deleted = vmm_machine_cancelled(spawn->machine) || spawn->failure.code == ERR_CANCELLED;
+    char reason[STORE_REASON_MAX], tail[VMM_CONSOLE_TAIL];
+    snprintf(reason, sizeof(reason), "spawn_%s", spawn->failed_step);
+    struct vmm_verdict verdict = vmm_verdict(deleted ? STORE_EXITED : STORE_FAILED,
+                                             deleted ? "deleted" : reason, spawn->failure.msg);
     if (priv_kill(vmm->config.priv, spawn->row.instance, NULL, &err) == 0) {
         vmm_machine_tail(spawn->machine, tail, sizeof(tail));
-        if (store_vm_end(vmm->config.store, spawn->row.instance,
-                         deleted ? STORE_EXITED : STORE_FAILED, reason, spawn->failure.msg, tail,
-                         &err) == 0) {
+        if (store_vm_end(vmm->config.store, spawn->row.instance, verdict.state, verdict.reason,
+                         verdict.message, tail, &err) == 0) {
             vmm_machine_remove(vmm, spawn->machine);
             return;
         }
     }
-    vmm_machine_doom(vmm, spawn->machine, reason, spawn->failure.msg);
+    vmm_machine_doom(vmm, spawn->machine, &verdict);
 }
 
 /* ---- guard: firewall and cgroup, before there is anything to guard ---- */

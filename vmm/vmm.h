@@ -83,7 +83,8 @@ int vmm_spawn_finish(struct vmm_spawning *spawning /* taken */, struct store_vm 
                      struct error *err);
 
 /* owner NULL: any. Works in every state; while creating, the spawn is cancelled and undone first.
- * Returns when nothing is left. ERR_VM_UNKNOWN, ERR_VM_GONE. */
+ * Returns when nothing is left. ERR_VM_UNKNOWN, ERR_VM_GONE; after any other error the VM stays
+ * `deleting` and is tried again until it is gone. */
 int vmm_delete(struct vmm *vmm, const char *owner, const char *id, struct error *err);
 
 /* Runs one command. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_EXEC_TIMEOUT (result

@@ -38,7 +38,7 @@ uint64_t vsock_message_id(const cJSON *message)
 void vsock_words_copy(char *out, size_t size, const char *words)
 {
     size_t len = 0;
-    for (; words[len] && len < size - 1; len++)
+    for (; len < size - 1 && words[len]; len++)
         out[len] = (char)(words[len] < ' ' || words[len] > '~' ? '?' : words[len]);
     out[len] = '\0';
 }

@@ -188,6 +188,12 @@ Test(vsock_guest, R31_deep_nesting_ends_the_connection_and_nothing_else)
     buf_release(&bytes);
 }
 
+static void flip_bit(struct buf *bytes, uint64_t *seed)
+{
+    char *byte = &bytes->data[support_random(seed, (uint32_t)bytes->len)];
+    *byte = (char)(*byte ^ (char)(1u << support_random(seed, 7)));
+}
+
 Test(vsock_guest, R31_random_bytes_never_crash_the_session)
 {
     uint64_t seed = support_seed();
@@ -201,8 +207,7 @@ Test(vsock_guest, R31_random_bytes_never_crash_the_session)
                                TEXT[support_random(&seed, 5)]);
         }
         for (int i = 0; i < 3; i++)
-            bytes.data[support_random(&seed, (uint32_t)bytes.len)] ^=
-                (char)(1 << support_random(&seed, 8));
+            flip_bit(&bytes, &seed);
         if (send(agent.fd, bytes.data, bytes.len, MSG_NOSIGNAL) > 0)
             shutdown(agent.fd, SHUT_WR);
         struct buf reply = {.max = 70000};

@@ -1,0 +1,309 @@
+/* The scripted VMM: a process that sleeps, and a thread that serves its sockets: Firecracker's API,
+ * the hybrid vsock with a guest's agent behind it. When it ends its connections close first and its
+ * pidfd tells later, as with a real one. */
+#include "tests/unit/vmm/root.h"
+
+#include "vsock/wire.h"
+#include "json/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+enum { REQUEST_MAX = 8192 };
+
+bool guest_ended(const struct guest *guest)
+{
+    struct pollfd p = {.fd = guest->pidfd, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+bool guest_moment(struct guest *guest, enum moment moment)
+{
+    if (guest->plan.call == moment)
+        guest->plan.action(guest->plan.context, guest->instance);
+    return guest->plan.fail == moment;
+}
+
+/* ---- sockets ---- */
+
+void guest_path(const struct guest *guest, const char *name, char out[static 108])
+{
+    snprintf(out, 108, "%s/%s.%s", guest->dir, guest->instance, name);
+}
+
+static int listen_at(const struct guest *guest, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    guest_path(guest, name, address.sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    CHECK(fd >= 0);
+    CHECK(bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(listen(fd, 64) == 0);
+    return fd;
+}
+
+/* False when the VMM is to end. */
+static bool await(const struct guest *guest, int fd)
+{
+    struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+    while (poll(fds, COUNT_OF(fds), -1) < 0)
+        CHECK(errno == EINTR);
+    return fds[0].revents == 0;
+}
+
+/* `len` bytes; false at the end of either side. */
+static bool take(const struct guest *guest, int fd, void *out, size_t len)
+{
+    for (size_t at = 0; at < len;) {
+        if (!await(guest, fd))
+            return false;
+        ssize_t n = recv(fd, (char *)out + at, len - at, 0);
+        if (n <= 0)
+            return false;
+        at += (size_t)n;
+    }
+    return true;
+}
+
+/* Up to and with `end`. */
+static bool take_until(const struct guest *guest, int fd, char *out, size_t size, const char *end)
+{
+    for (size_t at = 0; at < size - 1;) {
+        if (!take(guest, fd, out + at, 1))
+            return false;
+        out[++at] = '\0';
+        if (at >= strlen(end) && strcmp(out + at - strlen(end), end) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void put(int fd, const void *data, size_t len)
+{
+    (void)!send(fd, data, len, MSG_NOSIGNAL); /* the engine may have gone */
+}
+
+static void put_frame(int fd, char kind, const char *text)
+{
+    size_t len = strlen(text) + 1;
+    char frame[1024] = {(char)(len >> 24), (char)(len >> 16), (char)(len >> 8), (char)len, kind};
+    CHECK(len + WIRE_HEADER_SIZE <= sizeof(frame));
+    memcpy(frame + WIRE_HEADER_SIZE + 1, text, len - 1);
+    put(fd, frame, WIRE_HEADER_SIZE + len);
+}
+
+/* ---- the agent ---- */
+
+static void put_hello(const struct guest *guest, int fd, const char *first, uint64_t id)
+{
+    char text[512];
+    snprintf(text, sizeof(text),
+             "{\"id\":%llu,%s,\"protocol\":1,\"instance\":\"%s\",\"agent\":\"script\","
+             "\"kernel\":\"none\",\"generation\":0,\"boot_ms\":1}",
+             (unsigned long long)id, first, guest->instance);
+    put_frame(fd, WIRE_CONTROL, text);
+}
+
+/* The connection, or -1 when the plan keeps it silent. */
+static int say_hello(struct guest *guest)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (guest_moment(guest, AT_HELLO))
+        return -1;
+    guest_path(guest, "hello", address.sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+        guest->plan.die != AT_HELLO)
+        put_hello(guest, fd, "\"op\":\"hello\"", 1);
+    return fd;
+}
+
+static void answer_exec(struct guest *guest, int fd, uint64_t id)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "{\"id\":%llu,\"ok\":true}", (unsigned long long)id);
+    put_frame(fd, WIRE_CONTROL, text);
+    put_frame(fd, WIRE_STDOUT, "out");
+    if (guest_moment(guest, AT_EXEC)) /* a command that does not end */
+        return;
+    snprintf(text, sizeof(text),
+             "{\"id\":%llu,\"op\":\"exit\",\"code\":7,\"timed_out\":false,\"duration_ms\":1}",
+             (unsigned long long)id);
+    put_frame(fd, WIRE_CONTROL, text);
+}
+
+/* One request on a service connection; false: the connection is over. */
+static bool serve_frame(struct guest *guest, int fd)
+{
+    uint8_t head[WIRE_HEADER_SIZE], body[REQUEST_MAX];
+    cleanup_json cJSON *request = NULL;
+    struct error err = {0};
+    if (!take(guest, fd, head, sizeof(head)))
+        return false;
+    size_t len = (size_t)head[2] << 8 | head[3];
+    CHECK(head[0] == 0 && head[1] == 0 && len > 0 && len <= sizeof(body));
+    if (!take(guest, fd, body, len))
+        return false;
+    if (body[0] != WIRE_CONTROL)
+        return true;
+    CHECK(json_parse((const char *)body + 1, len - 1, &request, &err) == 0);
+    const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
+    uint64_t id = (uint64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "id"));
+    CHECK(op != NULL);
+    enum moment now = strcmp(op, "hello") == 0 ? AT_ADOPT : AT_EXEC;
+    if (guest->plan.die == now)
+        return false;
+    if (now == AT_EXEC)
+        answer_exec(guest, fd, id);
+    else if (!guest_moment(guest, now))
+        put_hello(guest, fd, "\"ok\":true", id);
+    return true;
+}
+
+static void serve_vsock(struct guest *guest)
+{
+    char line[32];
+    cleanup_close int fd = accept4(guest->vsock, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0 || !take_until(guest, fd, line, sizeof(line), "\n"))
+        return;
+    put(fd, "OK 1\n", 5);
+    while (serve_frame(guest, fd))
+        continue;
+}
+
+/* ---- Firecracker's API ---- */
+
+static bool take_put(const struct guest *guest, int fd, char path[static 64])
+{
+    char head[REQUEST_MAX], body[REQUEST_MAX];
+    if (!take_until(guest, fd, head, sizeof(head), "\r\n\r\n"))
+        return false;
+    CHECK(sscanf(head, "PUT %63s", path) == 1);
+    const char *length = strstr(head, "Content-Length: ");
+    CHECK(length != NULL);
+    size_t len = strtoul(length + strlen("Content-Length: "), NULL, 10);
+    CHECK(len < sizeof(body));
+    return take(guest, fd, body, len);
+}
+
+/* False: the connection is over. */
+static bool serve_put(struct guest *guest, int fd, int *hello)
+{
+    static const char done[] = "HTTP/1.1 204 No Content\r\n\r\n";
+    static const char refusal[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n"
+                                  "{\"fault_message\":\"scripted\"}";
+    char path[64];
+    if (!take_put(guest, fd, path))
+        return false;
+    enum moment now = strcmp(path, "/actions") == 0 ? AT_START : AT_PUT;
+    bool last = strcmp(path, "/vsock") == 0 || now == AT_START;
+    if (last && guest->plan.die == now)
+        return false;
+    if (last && guest_moment(guest, now)) {
+        put(fd, refusal, sizeof(refusal) - 1);
+        return true;
+    }
+    put(fd, done, sizeof(done) - 1);
+    if (now == AT_START)
+        *hello = say_hello(guest);
+    return true;
+}
+
+/* True when the VMM is to end because of what the plan says. */
+static bool serve_api(struct guest *guest, int *hello)
+{
+    cleanup_close int fd = accept4(guest->api, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        return false;
+    while (serve_put(guest, fd, hello))
+        continue;
+    return guest->plan.die == AT_PUT || guest->plan.die == AT_START;
+}
+
+/* ---- the VMM ---- */
+
+static void *guest_main(void *context)
+{
+    struct guest *guest = context;
+    int hello = -1;
+    for (bool over = false; !over;) {
+        struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN},
+                               {.fd = guest->api, .events = POLLIN},
+                               {.fd = guest->vsock, .events = POLLIN}};
+        while (poll(fds, COUNT_OF(fds), -1) < 0)
+            CHECK(errno == EINTR);
+        if (fds[0].revents != 0)
+            break;
+        if (fds[1].revents != 0) {
+            over = serve_api(guest, &hello);
+        } else {
+            serve_vsock(guest);
+            over = guest->plan.die == AT_EXEC || guest->plan.die == AT_ADOPT;
+        }
+        if (hello >= 0 && guest->plan.die == AT_HELLO)
+            over = true;
+    }
+    if (hello >= 0 && guest->plan.die == AT_HELLO)
+        await(guest, guest->checked);
+    if (hello >= 0)
+        close(hello);
+    cleanup_close_func(&guest->api);
+    cleanup_close_func(&guest->vsock);
+    kill(guest->pid, SIGKILL);
+    return NULL;
+}
+
+void guest_launch(struct guest *guest)
+{
+    char *const argv[] = {(char[]){"sleep"}, (char[]){"3600"}, NULL};
+    int ends[2];
+    CHECK(posix_spawn(&guest->pid, "/bin/sleep", NULL, NULL, argv, NULL) == 0);
+    guest->pidfd = (int)syscall(SYS_pidfd_open, guest->pid, 0);
+    CHECK(guest->pidfd >= 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+    guest->console = ends[0];
+    guest->console_end = ends[1];
+    CHECK(write(guest->console_end, "first words\n", 12) == 12);
+    guest->stop = eventfd(0, EFD_CLOEXEC);
+    guest->checked = eventfd(0, EFD_CLOEXEC);
+    guest->api = listen_at(guest, "api");
+    guest->vsock = listen_at(guest, "vsock");
+    guest->hello = listen_at(guest, "hello");
+    CHECK(pthread_create(&guest->thread, NULL, guest_main, guest) == 0);
+}
+
+void guest_die(struct guest *guest)
+{
+    struct pollfd p = {.fd = guest->pidfd, .events = POLLIN};
+    eventfd_write(guest->stop, 1);
+    while (poll(&p, 1, -1) < 0)
+        CHECK(errno == EINTR);
+}
+
+int guest_reap(struct guest *guest)
+{
+    static const char *const names[] = {"api", "vsock", "hello"};
+    char path[108];
+    int status = 0;
+    eventfd_write(guest->stop, 1);
+    CHECK(pthread_join(guest->thread, NULL) == 0);
+    CHECK(waitpid(guest->pid, &status, 0) == guest->pid);
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        guest_path(guest, names[i], path);
+        unlink(path);
+    }
+    close(guest->pidfd);
+    close(guest->console);
+    close(guest->console_end);
+    close(guest->stop);
+    close(guest->checked);
+    return status;
+}

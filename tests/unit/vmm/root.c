@@ -1,0 +1,317 @@
+#include "tests/unit/vmm/root.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+enum { MEMORY_MIB = 1 << 20 };
+
+size_t root_open_fds(void)
+{
+    size_t count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* ---- the operations; the lock is not held ---- */
+
+struct answer {
+    struct priv_reply reply;
+    int fds[PRIV_FDS_MAX]; /* owned */
+    size_t fd_count;
+};
+
+static void refuse(struct answer *answer, enum error_code code)
+{
+    answer->reply.code = code;
+    snprintf(answer->reply.message, sizeof(answer->reply.message), "scripted refusal");
+}
+
+static void give(struct answer *answer, int fd)
+{
+    CHECK(fd >= 0);
+    answer->fds[answer->fd_count++] = fd;
+}
+
+static int copy(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static struct guest *find_locked(struct root *root, const char *instance)
+{
+    struct guest *guest = root->guests;
+    while (guest != NULL && strcmp(guest->instance, instance) != 0)
+        guest = guest->next;
+    return guest;
+}
+
+/* For the root half's own thread, which alone ends guests. */
+static struct guest *find(struct root *root, const char *instance)
+{
+    pthread_mutex_lock(&root->lock);
+    struct guest *guest = find_locked(root, instance);
+    pthread_mutex_unlock(&root->lock);
+    return guest;
+}
+
+static void op_host(struct answer *answer)
+{
+    answer->reply.u.host = (struct priv_host){.hypervisor = PRIV_FIRECRACKER,
+                                              .max_vms = 1000,
+                                              .max_vcpus = 32,
+                                              .max_memory_mib = MEMORY_MIB,
+                                              .total_memory_mib = MEMORY_MIB};
+}
+
+static void op_reserve(struct root *root, struct answer *answer)
+{
+    struct error err = {0};
+    struct guest *guest = calloc(1, sizeof(*guest));
+    CHECK(guest != NULL && id_instance_make(guest->instance, &err) == 0);
+    guest->dir = root->dir;
+    guest->state = PRIV_RESERVED;
+    pthread_mutex_lock(&root->lock);
+    guest->plan = root->next;
+    if (root->choose != NULL)
+        root->choose(root->choose_context, &guest->plan);
+    bool fail = guest->plan.fail == AT_RESERVE;
+    if (!fail) {
+        guest->next = root->guests;
+        root->guests = guest;
+    }
+    pthread_mutex_unlock(&root->lock);
+    memcpy(answer->reply.u.reserve.instance, guest->instance, ID_INSTANCE_SIZE);
+    snprintf(answer->reply.u.reserve.chain, PRIV_CHAIN_SIZE, "MOTTE_%s", guest->instance);
+    if (fail) {
+        refuse(answer, ERR_CAPACITY);
+        free(guest);
+    }
+}
+
+static void op_launch(struct guest *guest, struct answer *answer)
+{
+    guest_launch(guest);
+    guest->state = PRIV_LAUNCHED;
+    give(answer, copy(guest->pidfd));
+    give(answer, copy(guest->console));
+    give(answer, TAKE_FD(guest->hello));
+    if (guest->plan.die == AT_LAUNCH)
+        guest_die(guest);
+}
+
+static void op_open(struct guest *guest, uint32_t what, struct answer *answer)
+{
+    char path[108];
+    if (what == PRIV_SOCKET_PIDFD || what == PRIV_SOCKET_CONSOLE) {
+        give(answer, copy(what == PRIV_SOCKET_PIDFD ? guest->pidfd : guest->console));
+        return;
+    }
+    enum moment now = what == PRIV_SOCKET_API ? AT_OPEN_API : AT_OPEN_VSOCK;
+    if (guest->plan.die == now)
+        guest_die(guest);
+    if (guest_moment(guest, now) || guest_ended(guest)) {
+        refuse(answer, guest_ended(guest) ? ERR_VMM_EXITED : ERR_HYPERVISOR);
+        return;
+    }
+    guest_path(guest, what == PRIV_SOCKET_API ? "api" : "vsock", path);
+    give(answer, open(path, O_PATH | O_CLOEXEC));
+}
+
+static void op_check(struct guest *guest, struct answer *answer)
+{
+    if (guest->plan.die == AT_CHECK)
+        guest_die(guest);
+    if (guest_moment(guest, AT_CHECK) || guest_ended(guest))
+        refuse(answer, guest_ended(guest) ? ERR_VMM_EXITED : ERR_GUARD);
+    eventfd_write(guest->checked, 1);
+}
+
+static void op_kill(struct root *root, struct guest *guest, struct answer *answer)
+{
+    if (guest == NULL)
+        return;
+    pthread_mutex_lock(&root->lock);
+    bool fail = guest->plan.kill_failures > 0;
+    guest->plan.kill_failures -= fail;
+    for (struct guest **at = &root->guests; !fail && *at != NULL;)
+        if (*at == guest)
+            *at = guest->next;
+        else
+            at = &(*at)->next;
+    pthread_mutex_unlock(&root->lock);
+    if (fail) {
+        refuse(answer, ERR_FIREWALL_LOCK);
+        return;
+    }
+    if (guest->state == PRIV_LAUNCHED) {
+        answer->reply.u.kill.was_running = !guest_ended(guest);
+        answer->reply.u.kill.has_status = 1;
+        answer->reply.u.kill.status = guest_reap(guest);
+    }
+    free(guest);
+}
+
+static void op_list(struct root *root, uint32_t index, struct answer *answer)
+{
+    pthread_mutex_lock(&root->lock);
+    struct guest *guest = root->guests;
+    while (guest != NULL && index-- > 0)
+        guest = guest->next;
+    pthread_mutex_unlock(&root->lock);
+    if (guest == NULL)
+        return;
+    answer->reply.u.list = (struct priv_instance){
+        .state = guest->state,
+        .hypervisor = PRIV_FIRECRACKER,
+        .alive = guest->state == PRIV_LAUNCHED && !guest_ended(guest),
+    };
+    memcpy(answer->reply.u.list.instance, guest->instance, ID_INSTANCE_SIZE);
+}
+
+static void op_guard(struct guest *guest, struct answer *answer)
+{
+    if (guest_moment(guest, AT_GUARD))
+        refuse(answer, ERR_FIREWALL_COMMIT);
+    else
+        guest->state = PRIV_GUARDED;
+}
+
+static void op_launch_or_not(struct guest *guest, struct answer *answer)
+{
+    if (guest_moment(guest, AT_LAUNCH))
+        refuse(answer, ERR_LAUNCH);
+    else
+        op_launch(guest, answer);
+}
+
+static void dispatch(struct root *root, const struct priv_request *request, struct answer *answer)
+{
+    struct guest *guest = find(root, request->instance);
+    if (request->op == PRIV_HOST)
+        op_host(answer);
+    else if (request->op == PRIV_RESERVE)
+        op_reserve(root, answer);
+    else if (request->op == PRIV_KILL)
+        op_kill(root, guest, answer);
+    else if (request->op == PRIV_LIST)
+        op_list(root, request->u.list.index, answer);
+    else if (guest == NULL)
+        refuse(answer, ERR_PRIV_REFUSED);
+    else if (request->op == PRIV_GUARD)
+        op_guard(guest, answer);
+    else if (request->op == PRIV_LAUNCH)
+        op_launch_or_not(guest, answer);
+    else if (request->op == PRIV_OPEN)
+        op_open(guest, request->u.open.what, answer);
+    else
+        op_check(guest, answer);
+}
+
+/* ---- the channel ---- */
+
+static void reply(int fd, struct answer *answer)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(PRIV_FDS_MAX * sizeof(int))];
+    } control = {0};
+    struct iovec iov = {.iov_base = &answer->reply, .iov_len = sizeof(answer->reply)};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (answer->fd_count > 0) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(answer->fd_count * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(answer->fd_count * sizeof(int));
+        memcpy(CMSG_DATA(c), answer->fds, answer->fd_count * sizeof(int));
+    }
+    CHECK(sendmsg(fd, &message, MSG_NOSIGNAL) > 0 || errno == EPIPE);
+    for (size_t i = 0; i < answer->fd_count; i++)
+        close(answer->fds[i]);
+}
+
+static void *root_main(void *context)
+{
+    struct root *root = context;
+    struct priv_request request;
+    while (recv(root->fd, &request, sizeof(request), 0) == (ssize_t)sizeof(request)) {
+        struct answer answer = {
+            .reply = {.protocol = PRIV_PROTOCOL, .op = request.op, .id = request.id}};
+        dispatch(root, &request, &answer);
+        reply(root->fd, &answer);
+    }
+    return NULL;
+}
+
+struct priv_client *root_resume(struct root *root)
+{
+    int fds[2];
+    struct priv_client *client = NULL;
+    struct error err = {0};
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == 0);
+    CHECK(priv_client_new(fds[0], &client, &err) == 0);
+    root->fd = fds[1];
+    CHECK(pthread_create(&root->thread, NULL, root_main, root) == 0);
+    return client;
+}
+
+struct priv_client *root_start(struct root *root)
+{
+    *root = (struct root){.dir = "/tmp/motte-root-XXXXXX"};
+    CHECK(mkdtemp(root->dir) != NULL);
+    pthread_mutex_init(&root->lock, NULL);
+    return root_resume(root);
+}
+
+void root_stop(struct root *root, struct priv_client *client)
+{
+    priv_client_free(client);
+    CHECK(pthread_join(root->thread, NULL) == 0);
+    close(root->fd);
+}
+
+void root_release(struct root *root)
+{
+    CHECK(root->guests == NULL);
+    CHECK(rmdir(root->dir) == 0);
+    pthread_mutex_destroy(&root->lock);
+}
+
+void root_plan(struct root *root, struct plan plan)
+{
+    pthread_mutex_lock(&root->lock);
+    root->next = plan;
+    pthread_mutex_unlock(&root->lock);
+}
+
+void root_kill_failures(struct root *root, const char *instance, int failures)
+{
+    pthread_mutex_lock(&root->lock);
+    struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    guest->plan.kill_failures = failures;
+    pthread_mutex_unlock(&root->lock);
+}
+
+void root_crash(struct root *root, const char *instance)
+{
+    pthread_mutex_lock(&root->lock); /* it is not ended meanwhile */
+    struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    guest_die(guest);
+    pthread_mutex_unlock(&root->lock);
+}
+
+size_t root_live(struct root *root)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&root->lock);
+    for (const struct guest *guest = root->guests; guest != NULL; guest = guest->next)
+        count++;
+    pthread_mutex_unlock(&root->lock);
+    return count;
+}

@@ -1,0 +1,98 @@
+/* A root half with a script, for tests of the engine: it speaks priv/messages.h, its VMMs are
+ * processes that sleep, and its guests are threads behind real sockets. Without Criterion, so that
+ * ThreadSanitizer can run what uses it. */
+#ifndef MOTTE_TESTS_VMM_ROOT_H
+#define MOTTE_TESTS_VMM_ROOT_H
+
+#include "priv/client.h"
+
+#include <pthread.h>
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+/* In the order of a spawn. */
+enum moment {
+    NEVER,
+    AT_RESERVE,
+    AT_GUARD,
+    AT_LAUNCH,
+    AT_OPEN_API,
+    AT_PUT, /* Firecracker's API while it is configured */
+    AT_OPEN_VSOCK,
+    AT_START,
+    AT_CHECK,
+    AT_HELLO,
+    AT_EXEC,
+    AT_ADOPT, /* the agent is asked for its hello */
+    MOMENTS,
+};
+
+struct plan {
+    enum moment fail; /* refuses, or keeps silent where nobody asks */
+    enum moment die;  /* the VMM ends; AT_LAUNCH and later */
+    enum moment call; /* calls `action` before it goes on */
+    void (*action)(void *context, const char *instance);
+    void *context;
+    int kill_failures; /* KILLs that are refused before one is done */
+};
+
+struct guest {
+    struct guest *next;
+    char instance[ID_INSTANCE_SIZE];
+    struct plan plan; /* kill_failures: guarded by the root's lock */
+    const char *dir;  /* of its sockets; borrowed */
+    enum priv_state state;
+    pid_t pid; /* the VMM */
+    int pidfd, console, console_end;
+    int api, vsock, hello; /* listeners */
+    int stop;              /* eventfd: the VMM is to end */
+    int checked;           /* eventfd: CHECK is over, as a death at hello needs it */
+    pthread_t thread;
+};
+
+/* guest.c. The VMM with its sockets. */
+void guest_launch(struct guest *guest);
+/* SIGKILL; returns when it has ended and its connections are closed. */
+void guest_die(struct guest *guest);
+/* Ends it if it still runs, and reaps it; the status. */
+int guest_reap(struct guest *guest);
+bool guest_ended(const struct guest *guest);
+/* What the plan has for this moment; true: fail. */
+bool guest_moment(struct guest *guest, enum moment moment);
+void guest_path(const struct guest *guest, const char *name, char out[static 108]);
+
+struct root {
+    int fd; /* our end */
+    char dir[32];
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards all below */
+    struct guest *guests;
+    struct plan next;                                /* of the next instance */
+    void (*choose)(void *context, struct plan *ret); /* or NULL: `next` */
+    void *choose_context;
+};
+
+/* Returns the client of a new channel. */
+struct priv_client *root_start(struct root *root);
+/* Frees the client; the instances live on. */
+void root_stop(struct root *root, struct priv_client *client);
+/* Again after root_stop(), as for a front that was restarted. */
+struct priv_client *root_resume(struct root *root);
+/* Removes what root_start() made. No instance may be left. */
+void root_release(struct root *root);
+
+void root_plan(struct root *root, struct plan plan);
+void root_kill_failures(struct root *root, const char *instance, int failures);
+/* The VMM ends by itself. */
+void root_crash(struct root *root, const char *instance);
+size_t root_live(struct root *root);
+
+size_t root_open_fds(void);
+
+#endif

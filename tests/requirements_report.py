@@ -1,9 +1,10 @@
 """Of R01 to R41: which hold, by the tests that carry their numbers in their names.
 
-Usage: requirements_report.py FOLDER_OF_JUNIT_FILES
+Usage: requirements_report.py FOLDER_OF_JUNIT_FILES [--all]
 
-A requirement passed if a test that names it passed and none failed; skipped tests show nothing.
-Exit status 0 if nothing failed.
+A requirement passed if a test that names it passed and none failed; skipped tests show nothing. A
+decision in docs/decisions holds if each test of its `Held by:` line passed. Exit status 0 if
+nothing failed; with --all (every stage ran) only if every decision holds too.
 """
 
 import re
@@ -22,6 +23,7 @@ class Tally:
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    programs: list[str] = field(default_factory=list)  # whole test programs that passed
 
 
 def outcome(case: ElementTree.Element) -> str:
@@ -44,12 +46,25 @@ def read(folder: Path) -> tuple[dict[str, Tally], Tally]:
             # ctest counts whole programs, whose tests Criterion reports one by one.
             if criterion or not case.get("name", "").startswith("test_"):
                 getattr(total, what).append(name)
+            elif what == "passed":
+                total.programs.append(name)
             for number in set(NUMBER.findall(case.get("name", ""))):
                 getattr(by_number[f"R{number}"], what).append(name)
     return by_number, total
 
 
-def main(folder: Path) -> int:
+def decisions_not_held(total: Tally) -> list[str]:
+    """Decisions whose named test did not pass in this run."""
+    passed = {re.split(r"[\s:]+", name)[-1].split("[")[0] for name in total.passed + total.programs}
+    lost = []
+    for path in sorted((Path(__file__).parents[1] / "docs" / "decisions").glob("*.md")):
+        for line in re.findall(r"^Held by:\s*(.+)$", path.read_text(encoding="utf-8"), re.M):
+            names = [word.strip(" `.") for word in re.split(r",| and ", line)]
+            lost += [f"{path.stem}: {name}" for name in names if name and name not in passed]
+    return lost
+
+
+def main(folder: Path, everything: bool) -> int:
     by_number, total = read(folder)
     passed = [n for n in NUMBERS if by_number[n].passed and not by_number[n].failed]
     failed = [n for n in NUMBERS if by_number[n].failed]
@@ -61,11 +76,14 @@ def main(folder: Path) -> int:
         print(f"  FAILED  {name}")
     for name in total.skipped:
         print(f"  skipped {name}")
+    lost = decisions_not_held(total) if everything else []
+    for decision in lost:
+        print(f"  decision without a passed test: {decision}")
     print(f"{len(total.passed)} passed, {len(total.failed)} failed")
-    return 1 if total.failed or not total.passed else 0
+    return 1 if total.failed or not total.passed or lost else 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--all"]):
         sys.exit(__doc__)
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:] == ["--all"]))

@@ -8,17 +8,18 @@ static const char linux_args[] = "console=ttyS0 reboot=k panic=-1 pci=off quiet 
                                  "i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd";
 
 /* Takes body. One that lacks a field for want of memory must not be sent: a default would hold. */
-static int put(struct firecracker_api *api, const char *path, cJSON *body, bool whole,
+static int put(struct vmm_firecracker_api *api, const char *path, cJSON *body, bool whole,
                struct error *err)
 {
     if (!whole) {
         cJSON_Delete(body);
         body = NULL;
     }
-    return firecracker_api_put(api, path, body, err);
+    return vmm_firecracker_api_put(api, path, body, err);
 }
 
-static int put_machine(struct firecracker_api *api, const struct vmm_spec *spec, struct error *err)
+static int put_machine(struct vmm_firecracker_api *api, const struct vmm_spec *spec,
+                       struct error *err)
 {
     cJSON *body = cJSON_CreateObject();
     bool whole = json_add_number(body, "vcpu_count", spec->vcpus) == 0 &&
@@ -27,8 +28,8 @@ static int put_machine(struct firecracker_api *api, const struct vmm_spec *spec,
     return put(api, "/machine-config", body, whole, err);
 }
 
-static int put_boot(struct firecracker_api *api, const char *instance, const struct vmm_spec *spec,
-                    struct error *err)
+static int put_boot(struct vmm_firecracker_api *api, const char *instance,
+                    const struct vmm_spec *spec, struct error *err)
 {
     enum { ARGS_MAX = 1536 }; /* Firecracker appends its own; 2047 in all is where it fails */
     char args[ARGS_MAX];
@@ -45,7 +46,7 @@ static int put_boot(struct firecracker_api *api, const char *instance, const str
     return put(api, "/boot-source", body, whole, err);
 }
 
-static int put_drive(struct firecracker_api *api, const char *name, const char *path,
+static int put_drive(struct vmm_firecracker_api *api, const char *name, const char *path,
                      bool read_only, struct error *err)
 {
     char url[32];
@@ -58,7 +59,7 @@ static int put_drive(struct firecracker_api *api, const char *name, const char *
     return put(api, url, body, whole, err);
 }
 
-static int put_vsock(struct firecracker_api *api, struct error *err)
+static int put_vsock(struct vmm_firecracker_api *api, struct error *err)
 {
     cJSON *body = cJSON_CreateObject();
     bool whole = json_add_number(body, "guest_cid", WIRE_GUEST_CID) == 0 &&
@@ -72,7 +73,8 @@ static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct 
     machine->api = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_API, 0, err);
     if (machine->api < 0)
         return -1;
-    struct firecracker_api *api = machine->firecracker = firecracker_api_new(machine->api, err);
+    struct vmm_firecracker_api *api = machine->firecracker =
+        vmm_firecracker_api_new(machine->api, err);
     if (api == NULL || put_machine(api, spec, err) < 0 ||
         put_boot(api, machine->instance, spec, err) < 0 ||
         put_drive(api, "disk", "/disk", true, err) < 0)
@@ -80,7 +82,7 @@ static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct 
     if (spec->disk_mib > 0 && put_drive(api, "scratch", "/scratch", false, err) < 0)
         return -1;
     if (put_vsock(api, err) < 0 ||
-        firecracker_api_put(api, "/entropy", cJSON_CreateObject(), err) < 0)
+        vmm_firecracker_api_put(api, "/entropy", cJSON_CreateObject(), err) < 0)
         return -1;
     machine->vsock = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_VSOCK, 0, err);
     return machine->vsock < 0 ? -1 : 0;
@@ -92,7 +94,7 @@ static int start(struct vmm_machine *machine, struct error *err)
     cJSON *body = cJSON_CreateObject();
     bool whole = json_add_string(body, "action_type", "InstanceStart") == 0;
     int result = put(machine->firecracker, "/actions", body, whole, err);
-    firecracker_api_free(TAKE_PTR(machine->firecracker));
+    vmm_firecracker_api_free(TAKE_PTR(machine->firecracker));
     return result;
 }
 

@@ -7,7 +7,7 @@
 
 enum { REPLY_MAX = 64 * 1024 };
 
-struct firecracker_api {
+struct vmm_firecracker_api {
     CURL *curl;
     struct curl_slist *headers;
     struct buf reply;
@@ -25,16 +25,16 @@ static curl_socket_t on_open(void *context, curlsocktype purpose, struct curl_so
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
-struct firecracker_api *firecracker_api_new(int socket, struct error *err)
+struct vmm_firecracker_api *vmm_firecracker_api_new(int socket, struct error *err)
 {
-    struct firecracker_api *api = calloc(1, sizeof(*api));
+    struct vmm_firecracker_api *api = calloc(1, sizeof(*api));
     if (api != NULL) {
         api->reply.max = REPLY_MAX;
         api->curl = curl_easy_init();
         api->headers = curl_slist_append(NULL, "Content-Type: application/json");
     }
     if (api == NULL || api->curl == NULL || api->headers == NULL) {
-        firecracker_api_free(api);
+        vmm_firecracker_api_free(api);
         error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
         return NULL;
     }
@@ -52,7 +52,7 @@ struct firecracker_api *firecracker_api_new(int socket, struct error *err)
     return api;
 }
 
-void firecracker_api_free(struct firecracker_api *api)
+void vmm_firecracker_api_free(struct vmm_firecracker_api *api)
 {
     if (api == NULL)
         return;
@@ -62,7 +62,7 @@ void firecracker_api_free(struct firecracker_api *api)
     free(api);
 }
 
-static int refused(const struct firecracker_api *api, const char *path, long status,
+static int refused(const struct vmm_firecracker_api *api, const char *path, long status,
                    struct error *err)
 {
     struct error ignored = {0};
@@ -74,8 +74,8 @@ static int refused(const struct firecracker_api *api, const char *path, long sta
                      path, fault != NULL ? fault : "no reason given");
 }
 
-int firecracker_api_put(struct firecracker_api *api, const char *path, cJSON *body,
-                        struct error *err)
+int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
+                            struct error *err)
 {
     cleanup_json cJSON *owned = body;
     cleanup_free char *text = owned == NULL ? NULL : json_print(owned);

@@ -60,12 +60,12 @@ struct vmm_machine {
     struct ring *tail; /* newest console bytes; guarded by tail_lock */
     pthread_mutex_t tail_lock;
 
-    int vsock;                           /* O_PATH of Firecracker's vsock socket, or -1 */
-    int hello;                           /* listener for the guest's hello (Firecracker), or -1 */
-    int api;                             /* O_PATH of the API socket or QMP */
-    struct firecracker_api *firecracker; /* owned; between configure and start */
-    int ports[WIRE_SERIAL_PORTS];        /* O_PATH of QEMU's ports, or -1 */
-    uint32_t ports_busy;                 /* bit per port; guarded by the table's lock */
+    int vsock; /* O_PATH of Firecracker's vsock socket, or -1 */
+    int hello; /* listener for the guest's hello (Firecracker), or -1 */
+    int api;   /* O_PATH of the API socket or QMP */
+    struct vmm_firecracker_api *firecracker; /* owned; between configure and start */
+    int ports[WIRE_SERIAL_PORTS];            /* O_PATH of QEMU's ports, or -1 */
+    uint32_t ports_busy;                     /* bit per port; guarded by the table's lock */
     uint8_t token[WIRE_TOKEN_SIZE];
 };
 
@@ -109,11 +109,12 @@ struct vmm {
 
 /* firecracker_api.c: Firecracker's HTTP API over its Unix socket. One connection, closed by free.
  */
-struct firecracker_api *firecracker_api_new(int socket /* O_PATH, borrowed */, struct error *err);
-void firecracker_api_free(struct firecracker_api *api);
+struct vmm_firecracker_api *vmm_firecracker_api_new(int socket /* O_PATH, borrowed */,
+                                                    struct error *err);
+void vmm_firecracker_api_free(struct vmm_firecracker_api *api);
 /* PUT with a JSON body (taken); ERR_HYPERVISOR with Firecracker's fault_message. */
-int firecracker_api_put(struct firecracker_api *api, const char *path, cJSON *body,
-                        struct error *err);
+int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
+                            struct error *err);
 
 /* qmp.c: one command on QEMU's monitor, a connection each. */
 int vmm_qmp_command(int socket /* O_PATH, borrowed */, const char *command, struct error *err);

@@ -16,7 +16,7 @@ static void machine_free(struct vmm_machine *machine)
         cleanup_close_func(&fds[i]);
     for (size_t i = 0; i < COUNT_OF(machine->ports); i++)
         cleanup_close_func(&machine->ports[i]);
-    firecracker_api_free(machine->firecracker);
+    vmm_firecracker_api_free(machine->firecracker);
     ring_free(machine->tail);
     pthread_mutex_destroy(&machine->tail_lock);
     free(machine);

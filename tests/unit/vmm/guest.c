@@ -262,11 +262,24 @@ static void *guest_main(void *context)
     return NULL;
 }
 
+/* Without our output: it outlives a test that fails, and whoever reads that waits for its end. */
+static pid_t sleeper(void)
+{
+    char *const argv[] = {(char[]){"sleep"}, (char[]){"300"}, NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    CHECK(posix_spawn_file_actions_init(&actions) == 0);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        CHECK(posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0) == 0);
+    CHECK(posix_spawn(&pid, "/bin/sleep", &actions, NULL, argv, NULL) == 0);
+    posix_spawn_file_actions_destroy(&actions);
+    return pid;
+}
+
 void guest_launch(struct guest *guest)
 {
-    char *const argv[] = {(char[]){"sleep"}, (char[]){"3600"}, NULL};
     int ends[2];
-    CHECK(posix_spawn(&guest->pid, "/bin/sleep", NULL, NULL, argv, NULL) == 0);
+    guest->pid = sleeper();
     guest->pidfd = (int)syscall(SYS_pidfd_open, guest->pid, 0);
     CHECK(guest->pidfd >= 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
     guest->console = ends[0];

@@ -39,6 +39,9 @@ prepare() {
 # What the nested host runs as its only program.
 write_inside() {
     local file=$1 junit=$2 output=$3
+    # vng lays an overlay over /tmp, which is enough where the tree itself lies in there.
+    local mount_tmp="mount -t tmpfs -o mode=1777 none /tmp"
+    case $top in /tmp/*) mount_tmp=: ;; esac
     cat >"$file" <<EOF
 #!/bin/bash
 exec </dev/null >$output 2>&1
@@ -47,7 +50,7 @@ export MOTTE_BUILD=$MOTTE_BUILD MOTTE_GUEST=$MOTTE_GUEST MOTTE_BACKEND=firecrack
 cd $top
 modprobe -a kvm_amd ip_tables ip6_tables iptable_security ip6table_security xt_owner xt_physdev
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup
-mount -t tmpfs -o mode=1777 none /tmp
+$mount_tmp
 mount -t tmpfs -o mode=0755 none /run/lock
 "$MOTTE_BUILD/bin/motte-admin" doctor
 pytest -c tests/pyproject.toml -p no:cacheprovider -m core --junit-xml=$junit --durations=10 tests/system
@@ -65,8 +68,8 @@ run() {
     rm -f "$junit" "$output"
     write_inside "$inside" "$junit" "$output"
     # vng wants a terminal, which script gives it; its own status tells nothing.
-    script -q -c "timeout 1700 vng --run $kernel --disable-kvm --user root --memory 4G \
-        --cpus $(nproc) --rw --qemu-opts='-cpu max' -- $inside" "$dir/console.log" </dev/null >/dev/null || true
+    script -q -c "timeout 2000 vng --run $kernel --disable-kvm --user root --memory 4G \
+        --cpus $(nproc) --rw --rwdir=$top=$top --qemu-opts='-cpu max' -- $inside" "$dir/console.log" </dev/null >/dev/null || true
     cat "$output" || die "the nested host did not start: see $dir/console.log"
     grep -q 'inside: pytest ended with 0' "$output"
 }

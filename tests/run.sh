@@ -147,7 +147,7 @@ stage_qemu() {
 stage_nested() {
     stage guest 300 make_guest &&
         stage nested-host 120 tests/nested.sh prepare "$build/nested" &&
-        stage system-nested 1800 tests/nested.sh run "$build/nested" "$results/junit/nested.xml"
+        stage system-nested 2000 tests/nested.sh run "$build/nested" "$results/junit/nested.xml"
 }
 
 [ "$(id -u)" = 0 ] || {

@@ -106,7 +106,7 @@ void api_response_release(struct api_response *response);
 enum api_pool {
     API_POOL_NONE, /* at once, on the connection's thread: must not block */
     API_POOL_FAST, /* reads */
-    API_POOL_LIFE, /* spawn, delete */
+    API_POOL_LIFE, /* spawn, delete, and what else waits for the root half */
     API_POOL_EXEC, /* commands */
     API_POOL_COUNT,
 };

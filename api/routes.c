@@ -8,18 +8,19 @@ enum { CREATE = API_BODY_CREATE_MAX, EXEC = API_BODY_EXEC_MAX };
 
 /* clang-format off */
 static const struct api_route routes[] = {
-    /* method    path              handler           body    pool           role     monitoring */
-    {"POST",   "/vms",           api_vm_create,    CREATE, API_POOL_LIFE, CALLER,  false},
-    {"GET",    "/vms",           api_vm_list,      0,      API_POOL_FAST, CALLER,  false},
-    {"GET",    "/vms/{id}",      api_vm_get,       0,      API_POOL_FAST, CALLER,  false},
-    {"DELETE", "/vms/{id}",      api_vm_delete,    0,      API_POOL_LIFE, CALLER,  false},
-    {"POST",   "/vms/{id}/exec", api_exec_create,  EXEC,   API_POOL_EXEC, CALLER,  false},
-    {"GET",    "/images",        api_image_list,   0,      API_POOL_FAST, CALLER,  false},
-    {"GET",    "/capabilities",  api_capabilities, 0,      API_POOL_FAST, CALLER,  false},
-    {"GET",    "/openapi.yaml",  api_openapi,      0,      API_POOL_FAST, CALLER,  false},
-    {"GET",    "/metrics",       api_metrics,      0,      API_POOL_FAST, CALLER,  true},
-    {"GET",    "/healthz",       api_health,       0,      API_POOL_NONE, ANYBODY, true},
-    {"GET",    "/readyz",        api_ready,        0,      API_POOL_FAST, ANYBODY, true},
+    /* method path                    handler            body    pool           role     monitoring */
+    {"POST",   "/vms",                 api_vm_create,     CREATE, API_POOL_LIFE, CALLER,  false},
+    {"GET",    "/vms",                 api_vm_list,       0,      API_POOL_FAST, CALLER,  false},
+    {"GET",    "/vms/{id}",            api_vm_get,        0,      API_POOL_FAST, CALLER,  false},
+    {"DELETE", "/vms/{id}",            api_vm_delete,     0,      API_POOL_LIFE, CALLER,  false},
+    {"POST",   "/vms/{id}/exec",       api_exec_create,   EXEC,   API_POOL_EXEC, CALLER,  false},
+    {"GET",    "/vms/{id}/isolation",  api_isolation_get, 0,      API_POOL_LIFE, CALLER,  false},
+    {"GET",    "/images",              api_image_list,    0,      API_POOL_FAST, CALLER,  false},
+    {"GET",    "/capabilities",        api_capabilities,  0,      API_POOL_FAST, CALLER,  false},
+    {"GET",    "/openapi.yaml",        api_openapi,       0,      API_POOL_FAST, CALLER,  false},
+    {"GET",    "/metrics",             api_metrics,       0,      API_POOL_FAST, CALLER,  true},
+    {"GET",    "/healthz",             api_health,        0,      API_POOL_NONE, ANYBODY, true},
+    {"GET",    "/readyz",              api_ready,         0,      API_POOL_FAST, ANYBODY, true},
 };
 /* clang-format on */
 

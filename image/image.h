@@ -57,6 +57,11 @@ struct image_verified;
 struct image_verified *image_verified_new(void); /* NULL when out of memory */
 void image_verified_free(struct image_verified *verified);
 
+/* Has the open file this digest? Through the cache; NULL: always hashed. ERR_IMAGE_CHANGED when it
+ * differs. */
+int image_check(int fd, struct image_verified *verified, const uint8_t digest[static HASH_SIZE],
+                struct error *err);
+
 /* Opens the file O_RDONLY beneath the state directory, requires a regular file owned by root and
  * not writable by anybody else, and checks its digest (through the cache; NULL: always). `name` is
  * the image's name for IMAGE_DISK, else the kernel's. Returns the descriptor (caller closes) or -1;

@@ -28,6 +28,15 @@ static int check_digest(int fd, const struct stat *st, struct image_verified *ve
     return 0;
 }
 
+int image_check(int fd, struct image_verified *verified, const uint8_t digest[static HASH_SIZE],
+                struct error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "looking at the file");
+    return check_digest(fd, &st, verified, digest, err);
+}
+
 int image_open(int state, struct image_verified *verified, enum image_file file, const char *name,
                const uint8_t digest[static HASH_SIZE], struct error *err)
 {

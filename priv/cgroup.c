@@ -13,16 +13,19 @@
 enum { SETTINGS_MAX = 6, PROCS_MAX = 65536, PERIOD_US = 100000, DESTROY_TIMEOUT_MS = 5000 };
 
 struct setting {
+    enum priv_limit limit;
     size_t at;
     const char *file;
     bool optional; /* kernels without swap accounting lack it */
     char text[40];
 };
 
-__attribute__((format(printf, 5, 6))) static void
-put(struct setting **next, size_t at, const char *file, bool optional, const char *fmt, ...)
+__attribute__((format(printf, 6, 7))) static void put(struct setting **next, enum priv_limit limit,
+                                                      size_t at, const char *file, bool optional,
+                                                      const char *fmt, ...)
 {
     struct setting *setting = (*next)++;
+    setting->limit = limit;
     setting->at = at;
     setting->file = file;
     setting->optional = optional;
@@ -39,17 +42,19 @@ static size_t settings(const struct priv_cgroups *cgroups, const struct priv_sha
     unsigned long long bytes = ((unsigned long long)shape->memory_mib + overhead_mib) << 20;
     unsigned long long quota = (unsigned long long)shape->vcpus * PERIOD_US;
     if (cgroups->version == 2) {
-        put(&next, 0, "memory.max", false, "%llu", bytes);
-        put(&next, 0, "memory.swap.max", true, "0");
-        put(&next, 0, "cpu.max", false, "%llu %d", quota, PERIOD_US);
-        put(&next, 0, "pids.max", false, "%d", PRIV_PIDS_MAX);
+        put(&next, PRIV_LIMIT_MEMORY, 0, "memory.max", false, "%llu", bytes);
+        put(&next, PRIV_LIMIT_SWAP, 0, "memory.swap.max", true, "0");
+        put(&next, PRIV_LIMIT_CPU, 0, "cpu.max", false, "%llu %d", quota, PERIOD_US);
+        put(&next, PRIV_LIMIT_PIDS, 0, "pids.max", false, "%d", PRIV_PIDS_MAX);
     } else {
-        put(&next, PRIV_CGROUP_MEMORY, "memory.limit_in_bytes", false, "%llu", bytes);
-        put(&next, PRIV_CGROUP_MEMORY, "memory.memsw.limit_in_bytes", true, "%llu", bytes);
-        put(&next, PRIV_CGROUP_MEMORY, "memory.swappiness", true, "0");
-        put(&next, PRIV_CGROUP_CPU, "cpu.cfs_period_us", false, "%d", PERIOD_US);
-        put(&next, PRIV_CGROUP_CPU, "cpu.cfs_quota_us", false, "%llu", quota);
-        put(&next, PRIV_CGROUP_PIDS, "pids.max", false, "%d", PRIV_PIDS_MAX);
+        put(&next, PRIV_LIMIT_MEMORY, PRIV_CGROUP_MEMORY, "memory.limit_in_bytes", false, "%llu",
+            bytes);
+        put(&next, PRIV_LIMIT_SWAP, PRIV_CGROUP_MEMORY, "memory.memsw.limit_in_bytes", true, "%llu",
+            bytes);
+        put(&next, PRIV_LIMIT_SWAP, PRIV_CGROUP_MEMORY, "memory.swappiness", true, "0");
+        put(&next, PRIV_LIMIT_CPU, PRIV_CGROUP_CPU, "cpu.cfs_period_us", false, "%d", PERIOD_US);
+        put(&next, PRIV_LIMIT_CPU, PRIV_CGROUP_CPU, "cpu.cfs_quota_us", false, "%llu", quota);
+        put(&next, PRIV_LIMIT_PIDS, PRIV_CGROUP_PIDS, "pids.max", false, "%d", PRIV_PIDS_MAX);
     }
     return (size_t)(next - out);
 }
@@ -59,6 +64,7 @@ int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const c
     return fs_open_beneath(cgroups->root[at], instance, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
+/* 1; 0: an optional one that this kernel lacks. */
 static int check_setting(int dirfd, const struct setting *setting, struct error *err)
 {
     char text[64];
@@ -71,31 +77,38 @@ static int check_setting(int dirfd, const struct setting *setting, struct error 
     if (strcmp(text, setting->text) != 0)
         return error_set(err, ERR_CGROUP, 0, "%s reads back as `%s` in the place of `%s`",
                          setting->file, text, setting->text);
-    return 0;
+    return 1;
 }
 
 static int write_setting(int dirfd, const struct setting *setting, struct error *err)
 {
-    if (fs_write_at(dirfd, setting->file, setting->text) == 0 ||
-        (errno == ENOENT && setting->optional))
+    if (fs_write_at(dirfd, setting->file, setting->text) == 0)
+        return 1;
+    if (errno == ENOENT && setting->optional)
         return 0;
     return error_set(err, ERR_CGROUP, errno, "setting %s to %s", setting->file, setting->text);
 }
 
+/* Returns how many of the limits chosen there are. */
 static int limits(const struct priv_cgroups *cgroups, const char *instance,
-                  const struct priv_shape *shape, uint32_t overhead_mib,
+                  const struct priv_shape *shape, uint32_t overhead_mib, unsigned which,
                   int (*each)(int, const struct setting *, struct error *), struct error *err)
 {
     struct setting list[SETTINGS_MAX];
     size_t count = settings(cgroups, shape, overhead_mib, list);
+    int found = 0;
     for (size_t i = 0; i < count; i++) {
+        if (!(list[i].limit & which))
+            continue;
         cleanup_close int dirfd = priv_cgroup_directory(cgroups, list[i].at, instance);
         if (dirfd < 0)
             return error_set(err, ERR_CGROUP, errno, "opening the cgroup of %s", instance);
-        if (each(dirfd, &list[i], err) < 0)
+        int there = each(dirfd, &list[i], err);
+        if (there < 0)
             return -1;
+        found += there;
     }
-    return 0;
+    return found;
 }
 
 int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
@@ -104,9 +117,10 @@ int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
     for (size_t i = 0; i < cgroups->count; i++)
         if (mkdirat(cgroups->root[i], instance, 0755) < 0)
             return error_set(err, ERR_CGROUP, errno, "making the cgroup of %s", instance);
-    if (limits(cgroups, instance, shape, overhead_mib, write_setting, err) < 0)
+    if (limits(cgroups, instance, shape, overhead_mib, PRIV_LIMIT_ALL, write_setting, err) < 0 ||
+        limits(cgroups, instance, shape, overhead_mib, PRIV_LIMIT_ALL, check_setting, err) < 0)
         return -1;
-    return limits(cgroups, instance, shape, overhead_mib, check_setting, err);
+    return 0;
 }
 
 /* Calls `each` per process of the directory; a process that leaves meanwhile may be seen. */
@@ -148,15 +162,10 @@ bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance,
 }
 
 int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
-                      const struct priv_shape *shape, uint32_t overhead_mib, pid_t pid,
+                      const struct priv_shape *shape, uint32_t overhead_mib, unsigned which,
                       struct error *err)
 {
-    if (limits(cgroups, instance, shape, overhead_mib, check_setting, err) < 0)
-        return -1;
-    if (!priv_cgroup_holds(cgroups, instance, pid))
-        return error_set(err, ERR_CGROUP, 0, "process %d is not in the cgroup of %s", (int)pid,
-                         instance);
-    return 0;
+    return limits(cgroups, instance, shape, overhead_mib, which, check_setting, err);
 }
 
 int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,

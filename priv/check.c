@@ -1,184 +1,75 @@
-/* CHECK: every guard of a launched VMM, read back from the kernel. For Firecracker it makes sense
- * after InstanceStart only: its main thread loads its filter there. */
-#include "priv/internal.h"
+/* CHECK and REPORT: every guard of a launched VMM, read back from the kernel. One table serves
+ * both, so that what a VM is started on and what its report says cannot differ. For Firecracker it
+ * makes sense after InstanceStart only: its main thread loads its filter there. */
+#include "priv/check_internal.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-
-enum { STATUS_MAX = 8192, MOUNTS_MAX = 1 << 18, THREADS_MAX = 1024 };
-
-/* Threads that the kernel makes for itself in the VMM's process (KVM's page recovery, io_uring)
- * never run code of the VMM. */
-static bool kernel_worker(int task)
-{
-    enum { FLAGS = 9, AFTER_NAME = 3, PF_IO_WORKER = 0x10, PF_USER_WORKER = 0x4000 };
-    char text[1024];
-    if (fs_read_at(task, "stat", text, sizeof(text)) < 0)
-        return false;
-    char *at = strrchr(text, ')');
-    for (int field = AFTER_NAME - 1; at != NULL && field < FLAGS; field++) {
-        at = strchr(at, ' ');
-        at = at == NULL ? NULL : at + 1;
-    }
-    return at != NULL && (strtoul(at, NULL, 10) & (PF_IO_WORKER | PF_USER_WORKER)) != 0;
-}
-
-struct expected {
-    const struct priv_record *record;
-    unsigned own_filters;
-    bool seccomp;
+struct kind {
+    const char *name;
+    uint32_t guard; /* enum priv_guard: what the operator can leave out; 0: nothing */
+    priv_line_look *look;
+    int what;
 };
 
-static int check_seccomp(const struct expected *expected, const char *status, const char *task,
-                         struct error *err)
+/* clang-format off */
+static const struct kind kinds[] = {
+    {"seccomp",          PRIV_GUARD_SECCOMP,  priv_line_threads,         PRIV_THREAD_SECCOMP},
+    {"no_new_privs",     0,                   priv_line_threads,         PRIV_THREAD_NO_NEW_PRIVS},
+    {"capabilities",     0,                   priv_line_threads,         PRIV_THREAD_CAPABILITIES},
+    {"uid",              0,                   priv_line_threads,         PRIV_THREAD_UID},
+    {"namespace_net",    0,                   priv_line_namespace,       PRIV_NS_NET},
+    {"namespace_mnt",    0,                   priv_line_namespace,       PRIV_NS_MNT},
+    {"namespace_pid",    0,                   priv_line_namespace,       PRIV_NS_PID},
+    {"namespace_ipc",    0,                   priv_line_namespace,       PRIV_NS_IPC},
+    {"namespace_uts",    0,                   priv_line_namespace,       PRIV_NS_UTS},
+    {"core_dumps",       0,                   priv_line_core_dumps,      0},
+    {"image_read_only",  0,                   priv_line_image_readonly,  0},
+    {"kernel_read_only", 0,                   priv_line_kernel_readonly, 0},
+    {"image_digest",     0,                   priv_line_image_digest,    0},
+    {"cgroup_member",    PRIV_GUARD_CGROUP,   priv_line_cgroup_member,   0},
+    {"cgroup_memory",    PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_MEMORY},
+    {"cgroup_swap",      PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_SWAP},
+    {"cgroup_cpu",       PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_CPU},
+    {"cgroup_pids",      PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_PIDS},
+    {"firewall_ipv4",    PRIV_GUARD_FIREWALL, priv_line_firewall,        0},
+    {"firewall_ipv6",    PRIV_GUARD_FIREWALL, priv_line_firewall,        1},
+};
+/* clang-format on */
+_Static_assert(COUNT_OF(kinds) <= PRIV_LINES_MAX, "clients stop reading there");
+
+/* A VM keeps the guards it was made with, but a service that was started without one has no way to
+ * look at its cgroup or rules any more. A filter can be seen all the same. */
+static uint32_t left_out(const struct priv_look *look)
 {
-    const char *mode = priv_proc_field(status, "Seccomp");
-    const char *count = priv_proc_field(status, "Seccomp_filters");
-    unsigned filters = count == NULL ? 0 : (unsigned)strtoul(count, NULL, 10);
-    /* QEMU adds one of its own for -sandbox. */
-    bool enough = expected->record->hypervisor == PRIV_QEMU ? filters >= expected->own_filters + 1
-                                                            : filters == expected->own_filters + 1;
-    if (mode == NULL || mode[0] != '2' || !enough)
-        return error_set(err, ERR_GUARD, 0,
-                         "thread %s of the VMM has %u seccomp filters where %u are inherited and "
-                         "one more was to be loaded",
-                         task, filters, expected->own_filters);
-    return 0;
+    const uint32_t needs_service = PRIV_GUARD_FIREWALL | PRIV_GUARD_CGROUP;
+    return look->slot->record.without | (look->server->config.without & needs_service);
 }
 
-static int check_thread(const struct expected *expected, int tasks, const char *name,
-                        struct error *err)
+static int evaluate(struct priv_look *look, const struct kind *kind, struct priv_line *ret,
+                    struct error *err)
 {
-    char status[STATUS_MAX];
-    cleanup_close int task = openat(tasks, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (task < 0 || fs_read_at(task, "status", status, sizeof(status)) < 0)
-        return errno == ENOENT || errno == ESRCH
-                   ? 0
-                   : error_set(err, ERR_GUARD, errno, "reading the status of thread %s", name);
-    if (kernel_worker(task))
+    memset(ret, 0, sizeof(*ret));
+    snprintf(ret->name, sizeof(ret->name), "%s", kind->name);
+    ret->state = PRIV_LINE_OK;
+    if (kind->guard & left_out(look)) {
+        ret->state = PRIV_LINE_NOT_APPLICABLE;
+        snprintf(ret->detail, sizeof(ret->detail), "started without this guard");
         return 0;
-    const char *privileges = priv_proc_field(status, "NoNewPrivs");
-    const char *effective = priv_proc_field(status, "CapEff");
-    const char *permitted = priv_proc_field(status, "CapPrm");
-    if (privileges == NULL || privileges[0] != '1')
-        return error_set(err, ERR_GUARD, 0, "thread %s of the VMM lacks no_new_privs", name);
-    if (effective == NULL || permitted == NULL || strtoull(effective, NULL, 16) != 0 ||
-        strtoull(permitted, NULL, 16) != 0)
-        return error_set(err, ERR_GUARD, 0, "thread %s of the VMM has capabilities", name);
-    if (!priv_proc_ids_are(status, "Uid", expected->record->uid) ||
-        !priv_proc_ids_are(status, "Gid", expected->record->uid))
-        return error_set(err, ERR_GUARD, 0, "thread %s of the VMM is not under uid %u", name,
-                         expected->record->uid);
-    return expected->seccomp ? check_seccomp(expected, status, name, err) : 0;
-}
-
-static int check_threads(const struct priv_record *record, struct error *err)
-{
-    char path[32];
-    struct expected expected = {.record = record,
-                                .seccomp = !(record->without & PRIV_GUARD_SECCOMP)};
-    if (priv_proc_own_filters(&expected.own_filters, err) < 0)
-        return -1;
-    snprintf(path, sizeof(path), "/proc/%d/task", record->pid);
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (dir == NULL)
-        return error_set(err, ERR_GUARD, errno, "reading the threads of the VMM");
-    int result = 0, count = 0;
-    for (struct dirent *entry; result == 0 && (entry = readdir(dir)) != NULL;) {
-        if (entry->d_name[0] == '.')
-            continue;
-        result = ++count > THREADS_MAX
-                     ? error_set(err, ERR_GUARD, 0, "the VMM has more than %d threads", count - 1)
-                     : check_thread(&expected, dirfd(dir), entry->d_name, err);
     }
-    closedir(dir);
-    if (result == 0 && count == 0)
-        return error_set(err, ERR_GUARD, 0, "the VMM has no thread");
-    return result;
+    if (kind->look(look, kind->what, ret, err) == 0)
+        return 0;
+    if (ret->state != PRIV_LINE_ABSENT)
+        ret->state = PRIV_LINE_WRONG;
+    snprintf(ret->detail, sizeof(ret->detail), "%.*s", (int)sizeof(ret->detail) - 1, err->msg);
+    return -1;
 }
 
-static int check_namespaces(const struct priv_record *record, struct error *err)
+/* What was read under a pid is the VMM's only if the VMM still has that pid afterwards. */
+static int still_there(const struct priv_look *look, struct error *err)
 {
-    static const char *const names[] = {"net", "mnt", "pid", "ipc", "uts"};
-    for (size_t i = 0; i < COUNT_OF(names); i++) {
-        uint64_t ours = 0, theirs = 0;
-        if (priv_proc_namespace(0, names[i], &ours, err) < 0 ||
-            priv_proc_namespace(record->pid, names[i], &theirs, err) < 0)
-            return -1;
-        if (ours == theirs)
-            return error_set(err, ERR_GUARD, 0, "the VMM shares our %s namespace", names[i]);
-        if (strcmp(names[i], "net") == 0 && theirs != record->netns)
-            return error_set(err, ERR_GUARD, 0, "the VMM has left its network namespace");
-    }
-    return 0;
-}
-
-/* mountinfo (proc(5)): id, parent, device, root, mount point, options, … The paths are as the VMM
- * sees them. 1 read-only, 0 writable, -1 absent. */
-static int mounted_readonly(char *mounts, const char *point)
-{
-    int found = -1;
-    for (char *line = mounts; line != NULL && *line != '\0';) {
-        char at[256], options[256];
-        if (sscanf(line, "%*s %*s %*s %*s %255s %255s", at, options) == 2 && strcmp(at, point) == 0)
-            found = strncmp(options, "ro", 2) == 0 && (options[2] == ',' || options[2] == '\0');
-        line = strchr(line, '\n');
-        line = line == NULL ? NULL : line + 1;
-    }
-    return found;
-}
-
-static int check_mounts(const struct priv_record *record, struct error *err)
-{
-    static const struct {
-        const char *point;
-        bool needed;
-    } points[] = {{"/disk", true}, {"/kernel", true}, {"/initrd", false}};
-    char path[32];
-    cleanup_free char *mounts = malloc(MOUNTS_MAX);
-    snprintf(path, sizeof(path), "/proc/%d/mountinfo", record->pid);
-    if (mounts == NULL || fs_read_at(AT_FDCWD, path, mounts, MOUNTS_MAX) < 0)
-        return error_set(err, ERR_GUARD, errno, "reading the mounts of the VMM");
-    for (size_t i = 0; i < COUNT_OF(points); i++) {
-        int readonly = mounted_readonly(mounts, points[i].point);
-        if (readonly == 0 || (readonly < 0 && points[i].needed))
-            return error_set(err, ERR_GUARD, 0, "the VMM's %s is not mounted read-only",
-                             points[i].point);
-    }
-    return 0;
-}
-
-/* "Max core file size  0  0  bytes": soft and hard. */
-static int check_core(const struct priv_record *record, struct error *err)
-{
-    static const char name[] = "Max core file size";
-    char path[32], text[4096];
-    snprintf(path, sizeof(path), "/proc/%d/limits", record->pid);
-    if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
-        return error_set(err, ERR_GUARD, errno, "reading the limits of the VMM");
-    const char *at = strstr(text, name);
-    at = at == NULL ? "" : at + sizeof(name) - 1;
-    for (int i = 0; i < 2; i++) {
-        char *end = NULL;
-        if (strtoull(at, &end, 10) != 0 || end == at)
-            return error_set(err, ERR_GUARD, 0, "core dumps of the VMM are not off");
-        at = end;
-    }
-    return 0;
-}
-
-static int check_firewall(struct priv_server *server, const struct priv_record *record,
-                          struct error *err)
-{
-    struct netfilter_vm vm = {.uid = record->uid};
-    memcpy(vm.instance, record->instance, ID_INSTANCE_SIZE);
-    pthread_mutex_lock(&server->firewall_lock);
-    int result = netfilter_check(server->firewall, &vm, err);
-    pthread_mutex_unlock(&server->firewall_lock);
-    return result;
+    if (!priv_pidfd_ended(look->slot->pidfd))
+        return 0;
+    *err = (struct error){0};
+    return priv_slot_exited(look->slot, err);
 }
 
 int priv_op_check(struct priv_server *server, struct priv_instance_slot *slot,
@@ -186,15 +77,27 @@ int priv_op_check(struct priv_server *server, struct priv_instance_slot *slot,
 {
     (void)request;
     (void)answer;
-    const struct priv_record *record = &slot->record;
-    if (priv_pidfd_ended(slot->pidfd))
-        return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended");
-    if (check_threads(record, err) < 0 || check_namespaces(record, err) < 0 ||
-        check_mounts(record, err) < 0 || check_core(record, err) < 0)
+    struct priv_look look = {.server = server, .slot = slot};
+    int result = still_there(&look, err);
+    if (result < 0)
+        return result;
+    for (size_t i = 0; result == 0 && i < COUNT_OF(kinds); i++) {
+        struct priv_line line;
+        result = evaluate(&look, &kinds[i], &line, err);
+    }
+    return still_there(&look, err) < 0 ? -1 : result;
+}
+
+int priv_op_report(struct priv_server *server, struct priv_instance_slot *slot,
+                   const struct priv_request *request, struct priv_answer *answer,
+                   struct error *err)
+{
+    uint32_t index = request->u.report.index;
+    struct priv_look look = {.server = server, .slot = slot, .values = true};
+    struct error told = {0}; /* in the line */
+    if (still_there(&look, err) < 0)
         return -1;
-    if (!(record->without & PRIV_GUARD_CGROUP) &&
-        priv_cgroup_check(&server->cgroups, record->instance, &record->shape,
-                          priv_overhead_mib(server), record->pid, err) < 0)
-        return -1;
-    return record->without & PRIV_GUARD_FIREWALL ? 0 : check_firewall(server, record, err);
+    if (index < COUNT_OF(kinds))
+        (void)evaluate(&look, &kinds[index], &answer->reply.u.report, &told);
+    return still_there(&look, err);
 }

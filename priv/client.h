@@ -33,6 +33,9 @@ int priv_launch(struct priv_client *client, const char *instance,
 int priv_open(struct priv_client *client, const char *instance, enum priv_socket what,
               uint32_t port, struct error *err);
 int priv_check(struct priv_client *client, const char *instance, struct error *err);
+/* ret->name is empty when there are no more lines. */
+int priv_report(struct priv_client *client, const char *instance, uint32_t index,
+                struct priv_line *ret, struct error *err);
 int priv_usage(struct priv_client *client, const char *instance, struct priv_usage *ret,
                struct error *err);
 

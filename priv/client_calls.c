@@ -115,6 +115,27 @@ int priv_check(struct priv_client *client, const char *instance, struct error *e
     return priv_call_ask(&call, client, &request, 0, 0, err);
 }
 
+int priv_report(struct priv_client *client, const char *instance, uint32_t index,
+                struct priv_line *ret, struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_REPORT);
+    struct priv_request request = {.u.report.index = index};
+    if (name_instance(&request, instance, err) != 0 ||
+        priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    const struct priv_line *line = &call.reply.u.report;
+    bool end = line->name[0] == '\0';
+    if (!end && (!text_ends(line->name, sizeof(line->name)) ||
+                 !text_ends(line->detail, sizeof(line->detail)) || line->state < PRIV_LINE_OK ||
+                 line->state > PRIV_LINE_NOT_APPLICABLE)) {
+        return bad_reply(&call, err);
+    }
+    *ret = *line;
+    return 0;
+}
+
 int priv_usage(struct priv_client *client, const char *instance, struct priv_usage *ret,
                struct error *err)
 {

@@ -17,6 +17,7 @@ static const struct operation operations[PRIV_OP_END] = {
     [PRIV_LAUNCH] = {HASH_SIZE, 1 << PRIV_GUARDED, priv_op_launch},
     [PRIV_OPEN] = {2 * sizeof(uint32_t), 1 << PRIV_LAUNCHED, priv_op_open},
     [PRIV_CHECK] = {0, 1 << PRIV_LAUNCHED, priv_op_check},
+    [PRIV_REPORT] = {sizeof(uint32_t), 1 << PRIV_LAUNCHED, priv_op_report},
     [PRIV_USAGE] = {0, 1 << PRIV_GUARDED | 1 << PRIV_LAUNCHED, priv_op_usage},
     [PRIV_KILL] = {0, ANY_STATE, priv_op_kill},
     [PRIV_LIST] = {sizeof(uint32_t), 0, priv_op_list},

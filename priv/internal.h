@@ -7,7 +7,8 @@
  *   cgroup.c     both cgroup versions       proc.c       reading /proc
  *   jail.c       the tmpfs and its mounts   jail_firecracker.c, jail_qemu.c  what lies in it
  *   launch.c     clone3, parent's side      child.c      child's side, async-signal-safe
- *   open.c check.c kill.c                   the operations of these names
+ *   open.c kill.c                           the operations of these names
+ *   check*.c     CHECK and REPORT: every guard read back (check_internal.h)
  *   range.c      is the uid range free?     tsc.c        the host's TSC, for QEMU
  */
 #ifndef MOTTE_PRIV_INTERNAL_H
@@ -59,6 +60,7 @@ struct priv_record {
     int32_t pid; /* 0 before launch */
     struct priv_shape shape;
     uint8_t token[PRIV_TOKEN_SIZE];
+    uint8_t image[HASH_SIZE]; /* what it was launched from; zero before launch */
     uint64_t start_time, netns;
     char boot_id[40];
 };
@@ -89,12 +91,22 @@ void priv_cgroups_close(struct priv_cgroups *cgroups);
 /* Removes mount/NAME itself; it must be empty. */
 int priv_cgroups_remove(struct priv_cgroups *cgroups, struct error *err);
 
+/* Bits: which of the limits. */
+enum priv_limit {
+    PRIV_LIMIT_MEMORY = 1,
+    PRIV_LIMIT_SWAP = 2,
+    PRIV_LIMIT_CPU = 4,
+    PRIV_LIMIT_PIDS = 8,
+    PRIV_LIMIT_ALL = 15,
+};
+
 /* Makes the instance's directories, writes every limit and reads it back. */
 int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
                      const struct priv_shape *shape, uint32_t overhead_mib, struct error *err);
-/* Limits as made, and (pid > 0) the process is in every directory. */
+/* Are these limits (bits) as made? Returns how many settings were read back: 0 where the kernel has
+ * none of them (swap without accounting). */
 int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
-                      const struct priv_shape *shape, uint32_t overhead_mib, pid_t pid,
+                      const struct priv_shape *shape, uint32_t overhead_mib, unsigned which,
                       struct error *err);
 int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
                        struct error *err);
@@ -103,6 +115,7 @@ bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance,
 int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const char *instance);
 void priv_cgroup_usage(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
                        struct priv_usage *ret);
+uint64_t priv_cgroup_swap(const struct priv_cgroups *cgroups, const char *instance);
 /* SIGKILL to all in it until it is empty, then removes it. Gone is success. */
 int priv_cgroup_destroy(const struct priv_cgroups *cgroups, const char *instance,
                         struct error *err);
@@ -166,6 +179,8 @@ void priv_slot_forget(struct priv_server *server, struct priv_instance_slot *slo
 /* KILL is on its way: end the VMM now, so that a request that waits for it ends too. */
 void priv_slot_hurry(struct priv_server *server, const char *instance);
 bool priv_pidfd_ended(int pidfd);
+/* ERR_VMM_EXITED, with what the VMM last wrote. Returns -1. */
+int priv_slot_exited(const struct priv_instance_slot *slot, struct error *err);
 
 /* ---- jail and launch ------------------------------------------------------------------------- */
 
@@ -245,7 +260,7 @@ typedef int priv_operation(struct priv_server *server, struct priv_instance_slot
                            const struct priv_request *request, struct priv_answer *answer,
                            struct error *err);
 priv_operation priv_op_host, priv_op_reserve, priv_op_guard, priv_op_launch, priv_op_open,
-    priv_op_check, priv_op_usage, priv_op_list;
+    priv_op_check, priv_op_report, priv_op_usage, priv_op_list;
 
 /* Ends and removes all that belongs to the instance, known or not. Keeps slot and uid. */
 int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const char *instance,

@@ -162,14 +162,15 @@ static int answer_launch(struct priv_instance_slot *slot, struct priv_child *chi
     return 0;
 }
 
-static int make_token(struct priv_server *server, struct priv_instance_slot *slot,
-                      struct error *err)
+static int name_launch(struct priv_server *server, struct priv_instance_slot *slot,
+                       const uint8_t *image, struct error *err)
 {
     uint8_t token[PRIV_TOKEN_SIZE];
     if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token))
         return error_set(err, ERR_LAUNCH, errno, "making the VM's token");
     pthread_mutex_lock(&server->lock);
     memcpy(slot->record.token, token, sizeof(token));
+    memcpy(slot->record.image, image, HASH_SIZE);
     pthread_mutex_unlock(&server->lock);
     return 0;
 }
@@ -179,7 +180,7 @@ static int launch(struct priv_server *server, struct priv_instance_slot *slot, c
 {
     cleanup(priv_child_release) struct priv_child child;
     priv_child_init(&child);
-    if (make_token(server, slot, err) < 0)
+    if (name_launch(server, slot, image, err) < 0)
         return -1;
     if (prepare(server, slot, image, &child, err) < 0 || run_child(server, slot, &child, err) < 0)
         return -1;

@@ -11,10 +11,11 @@
  *   GUARD    firewall chain (read back), cgroup with limits         → guarded
  *   LAUNCH   namespaces, jail, seccomp filter, VMM                   → launched
  *   OPEN     descriptors of a launched VMM                             (launched)
- *   CHECK    every guard read back from the kernel                     (launched)
- *   USAGE    cgroup figures                                            (guarded, launched)
+ *   CHECK    every guard read back: the report's first wrong line        (launched)
+ *   REPORT   one line of that report: what a guard looks like now        (launched)
+ *   USAGE    cgroup figures                                              (guarded, launched)
  *   KILL     SIGKILL, wait until the cgroup is empty, remove all; the uid is free after the chain
- * is gone. Any state, and unknown instances: success. → dead, then forgotten
+ *            is gone. Any state, and unknown instances: success.     → dead, then forgotten
  */
 #ifndef MOTTE_PRIV_MESSAGES_H
 #define MOTTE_PRIV_MESSAGES_H
@@ -22,10 +23,13 @@
 #include "base/base.h"
 
 enum {
-    PRIV_PROTOCOL = 1,
+    PRIV_PROTOCOL = 2,
     PRIV_TOKEN_SIZE = 16, /* = WIRE_TOKEN_SIZE; asserted where both are known */
     PRIV_FDS_MAX = 4,
     PRIV_CHAIN_SIZE = 32,
+    PRIV_LINE_NAME_SIZE = 24,
+    PRIV_LINE_DETAIL_SIZE = 144,
+    PRIV_LINES_MAX = 32,
     PRIV_ROOT_CHANNEL_FD = 3, /* the front finds its end of the channel here */
 };
 
@@ -36,6 +40,7 @@ enum priv_op {
     PRIV_LAUNCH,
     PRIV_OPEN,
     PRIV_CHECK,
+    PRIV_REPORT,
     PRIV_USAGE,
     PRIV_KILL,
     PRIV_LIST,
@@ -82,6 +87,9 @@ struct priv_request {
         struct {
             uint32_t index; /* 0, 1, 2 … until the reply's instance is empty */
         } list;
+        struct {
+            uint32_t index; /* 0, 1, 2 … until the reply's name is empty; the order is fixed */
+        } report;
         uint8_t bytes[64];
     } u;
 };
@@ -116,6 +124,23 @@ struct priv_usage {
     uint32_t oom_kills;
 };
 
+/* What REPORT says of one guard. Whatever could not be read is wrong, not ok. */
+enum priv_line_state {
+    PRIV_LINE_OK = 1,
+    PRIV_LINE_WRONG,          /* there, but not as it was made */
+    PRIV_LINE_ABSENT,         /* not there at all */
+    PRIV_LINE_NOT_APPLICABLE, /* the operator started without it, or the host has nothing to guard
+                               */
+};
+
+struct priv_line {
+    char name[PRIV_LINE_NAME_SIZE]; /* "cgroup_memory"; empty: no more */
+    uint32_t state;                 /* enum priv_line_state */
+    uint32_t has_value;
+    int64_t value;                      /* its meaning: openapi.yaml, IsolationLine */
+    char detail[PRIV_LINE_DETAIL_SIZE]; /* why it is not ok; else empty */
+};
+
 struct priv_reply {
     uint32_t protocol, op;
     uint64_t id;
@@ -140,6 +165,7 @@ struct priv_reply {
             uint32_t oom_kills;
         } kill;
         struct priv_instance list;
+        struct priv_line report;
         uint8_t bytes[192];
     } u;
 };

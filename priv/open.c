@@ -37,7 +37,7 @@ static void tail(int console, char *out, size_t size)
             out[i] = ' ';
 }
 
-static int exited(const struct priv_instance_slot *slot, struct error *err)
+int priv_slot_exited(const struct priv_instance_slot *slot, struct error *err)
 {
     char last[TAIL_SHOWN];
     tail(slot->console, last, sizeof(last));
@@ -143,7 +143,7 @@ static int open_socket(struct priv_server *server, const struct priv_instance_sl
         struct stat st;
         bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
         if (priv_pidfd_ended(slot->pidfd))
-            return exited(slot, err);
+            return priv_slot_exited(slot, err);
         if (there && listens(slot->record.pid, name))
             return take_socket(slot, server->config.front_gid, root, name, err);
         if (!wait_for_news(server, slot, notify, there, deadline))

@@ -58,6 +58,13 @@ void priv_cgroup_usage(const struct priv_cgroups *cgroups, const char *instance,
         ret->cpu_us = number(memory, "cpu.stat", "usage_usec");
 }
 
+uint64_t priv_cgroup_swap(const struct priv_cgroups *cgroups, const char *instance)
+{
+    cleanup_close int memory = priv_cgroup_directory(cgroups, 0, instance);
+    return cgroups->version == 2 ? number(memory, "memory.swap.current", NULL)
+                                 : number(memory, "memory.stat", "swap");
+}
+
 int priv_op_usage(struct priv_server *server, struct priv_instance_slot *slot,
                   const struct priv_request *request, struct priv_answer *answer, struct error *err)
 {

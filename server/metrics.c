@@ -18,6 +18,14 @@ const char *const server_metrics_reasons[METRICS_REASONS] = {
     "spawn_start",    "spawn_hello",    "spawn_commit",
     "cancelled",      "lost",           "other"};
 
+const char *const server_metrics_lines[METRICS_LINES] = {
+    "seccomp",       "no_new_privs",  "capabilities",    "uid",
+    "namespace_net", "namespace_mnt", "namespace_pid",   "namespace_ipc",
+    "namespace_uts", "core_dumps",    "image_read_only", "kernel_read_only",
+    "image_digest",  "cgroup_member", "cgroup_memory",   "cgroup_swap",
+    "cgroup_cpu",    "cgroup_pids",   "firewall_ipv4",   "firewall_ipv6",
+    "other"};
+
 static size_t find(const char *const *names, size_t count, const char *name)
 {
     for (size_t i = 0; i + 1 < count; i++)
@@ -81,10 +89,20 @@ static void on_ended(void *context, const char *reason)
     count(&metrics->ends[find(server_metrics_reasons, METRICS_REASONS, reason)]);
 }
 
+static void on_isolation(void *context, const char *line)
+{
+    struct server_metrics *metrics = context;
+    count(&metrics->isolation_failures[find(server_metrics_lines, METRICS_LINES, line)]);
+}
+
 struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
 {
-    return (struct vmm_observer){
-        .context = metrics, .step = on_step, .spawn = on_spawn, .exec = on_exec, .ended = on_ended};
+    return (struct vmm_observer){.context = metrics,
+                                 .step = on_step,
+                                 .spawn = on_spawn,
+                                 .exec = on_exec,
+                                 .ended = on_ended,
+                                 .isolation = on_isolation};
 }
 
 /* ---- requests ---- */

@@ -8,6 +8,7 @@ enum {
     METRICS_BUCKETS = 15,
     METRICS_STEPS = 8,    /* the seven of the saga and "other" */
     METRICS_REASONS = 24, /* the last is "other" */
+    METRICS_LINES = 21,   /* of the isolation report; the last is "other" */
     METRICS_STATUSES = 600,
     METRICS_ROUTES = API_ROUTES_MAX + 1, /* the last: no route matched */
 };
@@ -15,6 +16,7 @@ enum {
 extern const double server_metrics_bounds[METRICS_BUCKETS]; /* seconds */
 extern const char *const server_metrics_steps[METRICS_STEPS];
 extern const char *const server_metrics_reasons[METRICS_REASONS];
+extern const char *const server_metrics_lines[METRICS_LINES];
 
 struct server_histogram {
     atomic_uint_fast64_t buckets[METRICS_BUCKETS + 1]; /* not cumulative; the last is +Inf */
@@ -27,7 +29,7 @@ struct server_metrics {
     atomic_uint_fast64_t spawns, execs;
     atomic_uint_fast64_t spawn_failures[METRICS_STEPS][ERR_COUNT], exec_failures[ERR_COUNT];
     struct server_histogram spawn, steps[METRICS_STEPS], exec, requests[METRICS_ROUTES];
-    atomic_uint_fast64_t ends[METRICS_REASONS];
+    atomic_uint_fast64_t ends[METRICS_REASONS], isolation_failures[METRICS_LINES];
     atomic_uint_fast64_t statuses[METRICS_ROUTES][METRICS_STATUSES];
 };
 

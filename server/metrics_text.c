@@ -86,6 +86,15 @@ static void put_execs(struct text *text, const struct server_metrics *metrics)
             load(&metrics->ends[reason]));
 }
 
+static void put_isolation(struct text *text, const struct server_metrics *metrics)
+{
+    family(text, "motte_isolation_failures_total", "counter",
+           "Guards that a spawn's check or an isolation report found wrong or absent, by line.");
+    for (size_t line = 0; line < METRICS_LINES; line++)
+        PUT(text, "motte_isolation_failures_total{line=\"%s\"} %llu\n", server_metrics_lines[line],
+            load(&metrics->isolation_failures[line]));
+}
+
 /* ---- requests ---- */
 
 static void put_statuses(struct text *text, const struct server_metrics *metrics, size_t i,
@@ -197,6 +206,7 @@ int server_metrics_text(void *sources, struct buf *ret, struct error *err)
     struct text text = {.buf = ret};
     put_spawns(&text, from->metrics);
     put_execs(&text, from->metrics);
+    put_isolation(&text, from->metrics);
     put_requests(&text, from->metrics);
     if (put_vms(&text, from->store, err) < 0)
         return -1;

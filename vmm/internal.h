@@ -154,6 +154,9 @@ int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *ver
             struct error *err);
 struct vmm_verdict vmm_verdict(enum store_state state, const char *reason, const char *message);
 
+/* isolation.c: the root half's check; what is wrong is told to the observer by line. */
+int vmm_isolation_check(struct vmm *vmm, const char *instance, struct error *err);
+
 /* monitor.c */
 int vmm_monitor_start(struct vmm *vmm, struct error *err);
 void vmm_monitor_stop(struct vmm *vmm);

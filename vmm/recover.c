@@ -45,7 +45,7 @@ static int reconnect(struct vmm *vmm, struct vmm_machine *machine, struct error 
         return -1;
     }
     if (vmm_machine_attach(vmm, machine, pidfd, console, err) < 0 ||
-        priv_check(priv, machine->instance, err) < 0 ||
+        vmm_isolation_check(vmm, machine->instance, err) < 0 ||
         vmm->hypervisor->reopen(vmm, machine, err) < 0)
         return -1;
     struct vsock_conn *conn = NULL;

@@ -141,7 +141,7 @@ static int start(struct vmm_spawning *spawn, struct error *err)
 {
     if (spawn->vmm->hypervisor->start(spawn->machine, err) < 0)
         return -1;
-    return priv_check(spawn->vmm->config.priv, spawn->row.instance, err);
+    return vmm_isolation_check(spawn->vmm, spawn->row.instance, err);
 }
 
 static int hello(struct vmm_spawning *spawn, struct error *err)

@@ -39,6 +39,8 @@ struct vmm_observer {
                   const struct error *failed, int64_t us);
     void (*exec)(void *context, const struct error *failed /* or NULL */, int64_t us);
     void (*ended)(void *context, const char *reason);
+    /* A guard that a spawn's check or a report found not as it must be; the name of its line. */
+    void (*isolation)(void *context, const char *line);
 };
 
 /* ---- engine ---------------------------------------------------------------------------------- */
@@ -92,5 +94,19 @@ int vmm_delete(struct vmm *vmm, const char *owner, const char *id, struct error 
 int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
              const struct vsock_exec_request *request, struct vsock_exec_result *ret,
              struct error *err);
+
+/* ---- isolation: every guard of a running VM, read back from the kernel now ------------------- */
+
+struct vmm_isolation {
+    char instance[ID_INSTANCE_SIZE];
+    int64_t wall_ms; /* when reading began */
+    bool ok;         /* no line is wrong or absent */
+    size_t count;
+    struct priv_line lines[PRIV_LINES_MAX];
+};
+/* The lines that the check of its spawn went through. A guard that is not right is no error: `ok`
+ * says so. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
+int vmm_isolation(struct vmm *vmm, const char *owner, const char *id, struct vmm_isolation *ret,
+                  struct error *err);
 
 #endif

@@ -1,9 +1,12 @@
 """What keeps a VM in: read back from the kernel, and tried from inside."""
 
+import datetime
 import hashlib
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,7 @@ from harness import host
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
+from harness.metrics import scrape, total
 
 NAMESPACES = ("net", "mnt", "pid", "ipc", "uts")
 
@@ -177,3 +181,138 @@ def test_R23_each_level_serves_commands(client: Client, backend: Backend, level:
     vm = client.create(id=level, seccomp=level, memory_mib=backend.memory_mib)
     assert vm["seccomp"] == level
     assert client.exec(level, ["/bin/echo", level]).out == f"{level}\n"
+
+
+# ---- GET /vms/{id}/isolation ------------------------------------------------------------------
+
+
+def report_of(client: Client, vm_id: str) -> dict[str, Any]:
+    report: dict[str, Any] = client.expect(200, "GET", f"/vms/{vm_id}/isolation").json()
+    return report
+
+
+def wrong_lines(report: dict[str, Any]) -> set[str]:
+    return {line["name"] for line in report["lines"] if line["state"] in ("wrong", "absent")}
+
+
+@pytest.mark.core
+def test_R22_R26_the_isolation_report_of_a_sound_vm(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    before = datetime.datetime.now(datetime.UTC)
+    vm = client.create(id="sound", memory_mib=backend.memory_mib)
+    report = report_of(client, "sound")
+    assert (report["id"], report["instance"]) == ("sound", vm["instance"])
+    age = datetime.datetime.fromisoformat(report["at"].replace("Z", "+00:00")) - before
+    assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=5)
+    assert report["ok"], report
+    assert {line["detail"] for line in report["lines"] if line["state"] == "ok"} == {""}
+    lines = {line["name"]: line for line in report["lines"]}
+    schema = client.contract.document["components"]["schemas"]["IsolationLine"]
+    assert list(lines) == schema["properties"]["name"]["enum"]
+    pid = vmm_of(daemon)
+    assert lines["uid"]["value"] == daemon.vmms()[pid]
+    for name in NAMESPACES:
+        shown = lines[f"namespace_{name}"]["value"]
+        assert os.readlink(f"/proc/{pid}/ns/{name}") == f"{name}:[{shown}]"
+    threads = len(os.listdir(f"/proc/{pid}/task"))
+    assert 2 <= lines["seccomp"]["value"] <= threads
+    assert 0 < lines["cgroup_memory"]["value"] < (backend.memory_mib + 512) << 20
+
+
+@pytest.mark.core
+def test_R26_a_loosened_limit_shows_in_report_and_metric(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    client.create(id="loose", memory_mib=backend.memory_mib)
+    other = client.create(id="tight", memory_mib=backend.memory_mib)
+    _, before = scrape(client)
+    folders = [
+        Path(folder)
+        for folder in host.cgroups_named(daemon.cgroup)
+        if (Path(folder) / "pids.max").exists() and not folder.endswith(other["instance"])
+    ]
+    assert len(folders) == 1
+    limit = folders[0] / "pids.max"
+    made = limit.read_text(encoding="utf-8").strip()
+    limit.write_text("max", encoding="utf-8")
+    report = report_of(client, "loose")
+    assert (report["ok"], wrong_lines(report)) == (False, {"cgroup_pids"})
+    detail = next(line["detail"] for line in report["lines"] if line["name"] == "cgroup_pids")
+    assert "pids.max" in detail
+    assert report_of(client, "tight")["ok"]
+    limit.write_text(made, encoding="utf-8")
+    assert report_of(client, "loose")["ok"]
+    _, after = scrape(client)
+    moved = {
+        name: after[name] - before[name]
+        for name in after
+        if name.startswith("motte_isolation_failures_total") and after[name] != before[name]
+    }
+    assert moved == {'motte_isolation_failures_total{line="cgroup_pids"}': 1}
+
+
+@pytest.mark.core
+def test_R19_a_flushed_chain_shows_in_the_report(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    client.create(id="open", memory_mib=backend.memory_mib)
+    chains = {line.split()[1] for line in host.vm_rules() if line.startswith("-N ")}
+    assert len(chains) == 1
+    host.run("ip6tables-legacy", "-w", "5", "-t", "security", "-F", chains.pop())
+    assert wrong_lines(report_of(client, "open")) == {"firewall_ipv6"}
+
+
+def test_R18_a_guard_left_out_shows_in_the_report(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
+) -> None:
+    client = connect(start(["--without=firewall"]))
+    vm = client.create(memory_mib=backend.memory_mib)
+    report = report_of(client, vm["id"])
+    states = {line["name"]: line["state"] for line in report["lines"]}
+    left_out = {name for name, state in states.items() if state == "not_applicable"}
+    assert (report["ok"], left_out) == (True, {"firewall_ipv4", "firewall_ipv6"})
+    client.delete(vm["id"])
+
+
+def test_R22_only_a_running_vm_of_the_callers_has_a_report(
+    client: Client, backend: Backend
+) -> None:
+    client.problem(404, "vm_not_found", "GET", "/vms/nobody/isolation")
+    client.create(id="gone", memory_mib=backend.memory_mib)
+    client.problem(400, "invalid_query", "GET", "/vms/gone/isolation?x=1")
+    client.delete("gone")
+    client.problem(404, "vm_gone", "GET", "/vms/gone/isolation")
+
+
+@pytest.mark.core
+def test_R05_every_line_of_the_report_has_its_counter(client: Client, backend: Backend) -> None:
+    client.create(id="counted", memory_mib=backend.memory_mib)
+    names = {line["name"] for line in report_of(client, "counted")["lines"]}
+    _, samples = scrape(client)
+    for name in names | {"other"}:
+        assert f'motte_isolation_failures_total{{line="{name}"}}' in samples
+    assert total(samples, "motte_isolation_failures_total", line="other") == 0
+
+
+def test_R26_a_vm_whose_limit_was_loosened_is_not_adopted(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
+) -> None:
+    """The check that a VM must pass before it is used counts what it finds, too."""
+    daemon = start()
+    client = connect(daemon)
+    for vm_id in ("loose", "tight"):
+        client.create(id=vm_id, memory_mib=backend.memory_mib)
+    loose = client.get("loose")["instance"]
+    daemon.stop()
+    for folder in host.cgroups_named(daemon.cgroup):
+        limit = Path(folder) / "pids.max"
+        if folder.endswith(loose) and limit.exists():
+            limit.write_text("max", encoding="utf-8")
+    client = connect(daemon.start())
+    _, samples = scrape(client)
+    assert total(samples, "motte_isolation_failures_total") == 1
+    assert total(samples, "motte_isolation_failures_total", line="cgroup_pids") == 1
+    client.problem(404, "vm_gone", "GET", "/vms/loose")
+    assert report_of(client, "tight")["ok"]
+    client.delete("tight")

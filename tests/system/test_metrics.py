@@ -10,27 +10,7 @@ import pytest
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
-
-Samples = dict[str, float]
-
-
-def scrape(client: Client) -> tuple[str, Samples]:
-    text = client.expect(200, "GET", "/metrics").text
-    samples = {}
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            name, value = line.rsplit(" ", 1)
-            samples[name] = float(value)
-    return text, samples
-
-
-def total(samples: Samples, family: str, **labels: str) -> float:
-    return sum(
-        value
-        for name, value in samples.items()
-        if re.match(re.escape(family) + r"(\{|$)", name)
-        and all(f'{key}="{wanted}"' in name for key, wanted in labels.items())
-    )
+from harness.metrics import scrape, total
 
 
 @pytest.mark.core

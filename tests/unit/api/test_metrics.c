@@ -51,6 +51,8 @@ static void move_everything(void)
     observer.exec(observer.context, NULL, 2000);
     observer.exec(observer.context, &failed, 1000);
     observer.ended(observer.context, "ttl");
+    observer.isolation(observer.context, "cgroup_pids");
+    observer.isolation(observer.context, "a line nobody knows");
     observer.ended(observer.context, "\"} evil{reason=\"");
     server_metrics_request(metrics, &routes[0], 201, 300000);
     server_metrics_request(metrics, NULL, 404, 100);
@@ -75,6 +77,9 @@ Test(server_metrics, R05_every_family_moves_by_its_event)
         "motte_exec_duration_seconds_count 2",
         "motte_vm_ends_total{reason=\"ttl\"} 1",
         "motte_vm_ends_total{reason=\"other\"} 1",
+        "motte_isolation_failures_total{line=\"cgroup_pids\"} 1",
+        "motte_isolation_failures_total{line=\"other\"} 1",
+        "motte_isolation_failures_total{line=\"firewall_ipv6\"} 0",
         "motte_http_requests_total{route=\"/vms\",method=\"POST\",status=\"201\"} 1",
         "motte_http_requests_total{route=\"none\",method=\"any\",status=\"404\"} 1",
         "motte_http_request_duration_seconds_count{route=\"/vms\",method=\"POST\"} 1",

@@ -113,6 +113,7 @@ static void *call_wrong(void *argument)
     struct error err = {0};
     struct priv_launched launched;
     struct priv_host host;
+    struct priv_line line = {.state = 77};
     char instance[ID_INSTANCE_SIZE] = "untouched";
     char chain[PRIV_CHAIN_SIZE];
     uint8_t image[HASH_SIZE] = {0};
@@ -125,6 +126,9 @@ static void *call_wrong(void *argument)
     } else if (wrong->op == PRIV_RESERVE) {
         r = priv_reserve(wrong->client, instance, chain, &uid, &err);
         CHECK(strcmp(instance, "untouched") == 0);
+    } else if (wrong->op == PRIV_REPORT) {
+        r = priv_report(wrong->client, some_instance, 0, &line, &err);
+        CHECK(line.state == 77);
     } else {
         r = priv_host(wrong->client, &host, &err);
     }
@@ -138,9 +142,10 @@ static void a_reply_of_wrong_content_fails_its_call_only(void)
         enum priv_op op;
         size_t fds;
         uint8_t fill;
-    } cases[] = {{PRIV_OPEN, 0, 0},    {PRIV_OPEN, 2, 0},    {PRIV_LAUNCH, 1, 0},
-                 {PRIV_LAUNCH, 4, 0},  {PRIV_RESERVE, 0, 0}, {PRIV_RESERVE, 0, 'a'},
-                 {PRIV_RESERVE, 0, 1}, {PRIV_HOST, 0, 'a'},  {PRIV_HOST, 1, 0}};
+    } cases[] = {{PRIV_OPEN, 0, 0},     {PRIV_OPEN, 2, 0},    {PRIV_LAUNCH, 1, 0},
+                 {PRIV_LAUNCH, 4, 0},   {PRIV_RESERVE, 0, 0}, {PRIV_RESERVE, 0, 'a'},
+                 {PRIV_RESERVE, 0, 1},  {PRIV_HOST, 0, 'a'},  {PRIV_HOST, 1, 0},
+                 {PRIV_REPORT, 0, 'a'}, {PRIV_REPORT, 1, 0}};
     struct pair pair = pair_open();
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct wrong wrong = {.client = pair.client, .op = cases[i].op};

@@ -11,16 +11,21 @@ enum {
     LOOKS = 25, /* sequences between two looks at the host */
 };
 
-static const enum priv_op operations[] = {PRIV_GUARD, PRIV_LAUNCH, PRIV_OPEN,
-                                          PRIV_CHECK, PRIV_USAGE,  PRIV_KILL};
+static const enum priv_op operations[] = {PRIV_GUARD,  PRIV_LAUNCH, PRIV_OPEN, PRIV_CHECK,
+                                          PRIV_REPORT, PRIV_USAGE,  PRIV_KILL};
 
-enum { KINDS = COUNT_OF(operations), ORDER = 5, ALL_OF_FOUR = 6 * 6 * 6 * 6, LAUNCHED = 6 * 6 * 6 };
+enum {
+    KINDS = COUNT_OF(operations),
+    ORDER = 5,
+    ALL_OF_FOUR = KINDS * KINDS * KINDS * KINDS,
+    LAUNCHED = KINDS * KINDS * KINDS,
+};
 
 /* All orders of four operations with KILL as the fifth, then GUARD, LAUNCH and all orders of three
  * more. An order is a number to base KINDS, its first operation the lowest digit. */
 static int order_number(int n)
 {
-    const int guard_launch = 0 + 1 * KINDS, kill = 5;
+    const int guard_launch = 0 + 1 * KINDS, kill = KINDS - 1;
     return n < ALL_OF_FOUR ? n + kill * ALL_OF_FOUR
                            : guard_launch + KINDS * KINDS * (n - ALL_OF_FOUR);
 }
@@ -85,6 +90,9 @@ static void check_answer(const struct lane *lane, const struct hostile_answer *a
     } else if (!done) {
         fprintf(stderr, "operation %d: %s\n", (int)lane->sent, answer->reply.message);
         CHECK(done);
+    } else if (lane->sent == PRIV_REPORT) {
+        const struct priv_line *line = &answer->reply.u.report;
+        CHECK(strcmp(line->name, "seccomp") == 0 && line->state == PRIV_LINE_ABSENT);
     }
     fds += done && lane->sent == PRIV_LAUNCH ? 3 : 0;
     fds += done && lane->sent == PRIV_OPEN ? 1 : 0;

@@ -108,9 +108,9 @@ static struct priv_request plausible(struct noise *noise)
 {
     static const uint8_t weights[PRIV_OP_END] = {
         /* in 100 */
-        [PRIV_HOST] = 7,    [PRIV_RESERVE] = 12, [PRIV_GUARD] = 20,
-        [PRIV_LAUNCH] = 20, [PRIV_OPEN] = 10,    [PRIV_CHECK] = 7,
-        [PRIV_USAGE] = 7,   [PRIV_KILL] = 10,    [PRIV_LIST] = 7};
+        [PRIV_HOST] = 6,  [PRIV_RESERVE] = 12, [PRIV_GUARD] = 20, [PRIV_LAUNCH] = 20,
+        [PRIV_OPEN] = 9,  [PRIV_CHECK] = 6,    [PRIV_REPORT] = 6, [PRIV_USAGE] = 6,
+        [PRIV_KILL] = 10, [PRIV_LIST] = 5};
     char made[ID_INSTANCE_SIZE];
     uint64_t pick = below(noise, 100);
     unsigned op = PRIV_HOST;
@@ -126,6 +126,8 @@ static struct priv_request plausible(struct noise *noise)
         fill_random(noise, request.u.launch.image, HASH_SIZE);
     if (op == PRIV_OPEN)
         random_open(noise, &request);
+    if (op == PRIV_REPORT)
+        request.u.report.index = (uint32_t)below(noise, 2 * PRIV_LINES_MAX);
     if (op == PRIV_LIST)
         request.u.list.index = (uint32_t)below(noise, 2 * HOSTILE_UIDS);
     return request;

@@ -188,23 +188,6 @@ Test(priv_server, R21_image_is_readonly_and_the_scratch_disk_has_no_name, .timeo
     bench_close(&bench);
 }
 
-Test(priv_server, R22_check_fails_before_the_filters_are_loaded, .timeout = 60)
-{
-    struct bench bench;
-    struct bench_vm vm;
-    struct error err = {0};
-    bench_init(&bench);
-    bench_serve(&bench, false);
-    bench_reserve(&bench, &vm);
-    bench_guard(&bench, &vm, &BENCH_SHAPE);
-    bench_launch(&bench, &vm);
-    vm.api = priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err);
-    cr_assert_geq(vm.api, 0, "%s", err.msg);
-    cr_assert_eq(priv_check(bench.client, vm.instance, &err), -1);
-    cr_assert_eq(err.code, ERR_GUARD, "%s", err.msg);
-    bench_close(&bench);
-}
-
 Test(priv_server, R19_check_fails_when_the_rules_are_flushed, .timeout = 60)
 {
     struct bench bench;

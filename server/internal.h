@@ -125,6 +125,35 @@ bool server_headers_body(const struct server_headers *headers);
 int server_caller(const struct server_listening *listening, struct MHD_Connection *connection,
                   const char *authorization, struct caller *ret, struct error *err);
 
+/* ---- confine.c: the front gives up what it does not need ---- */
+
+enum { SERVER_RULE_ARGS = 3 };
+struct server_rule_arg { /* (argument & mask) == value */
+    unsigned index;
+    uint32_t mask; /* 0: no condition */
+    uint32_t value;
+    bool own_pid; /* the value is this process's number */
+};
+struct server_rule {
+    int nr;
+    uint32_t action; /* SCMP_ACT_… */
+    struct server_rule_arg args[SERVER_RULE_ARGS];
+};
+extern const struct server_rule server_rules[]; /* confine_table.c */
+extern const size_t server_rule_count;
+
+struct server_confined {
+    int landlock_abi; /* 0: this kernel has no landlock, file permissions stand alone */
+    bool filtered;    /* false only in builds with ASan or TSan */
+    /* Stay open while the front runs: landlock's rules about files in /proc belong to inodes that
+     * the kernel, short of memory, forgets and makes anew unless somebody holds them. */
+    int proc, boot_id;
+};
+/* After all is opened, before the first thread and the first byte from outside. Landlock, seccomp,
+ * then reads back from the kernel that no privilege is left. No way back. On error parts may hold
+ * already: the caller must end. */
+int server_confine(int state_dir, struct server_confined *ret, struct error *err);
+
 /* ---- answer.c ---- */
 
 /* Hands the response (its body is taken) to the library. */

@@ -2,7 +2,7 @@
  * motte-front: everything of Motte that needs no privilege. motted starts it (docs/handover.md). A
  * table of contents: what is opened, in which order, and closed in reverse.
  */
-#include "server/server.h"
+#include "server/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,7 @@ enum { DRAIN_MS = 10000 };
 struct front {
     struct server_config config;
     int signals, state_dir;
+    struct server_confined confined;
     struct server_tokens *tokens;
     struct server_metrics *metrics;
     struct server_metrics_sources sources;
@@ -52,6 +53,22 @@ static int open_files(struct front *front, struct error *err)
     if (config->token_fd >= 0 && server_tokens_read(config->token_fd, &front->tokens, err) < 0)
         return -1;
     return store_open(path, &front->store, err);
+}
+
+/* What is opened is opened; from here on the front takes words from outside. */
+static int confine(struct front *front, struct error *err)
+{
+    const struct server_confined *confined = &front->confined;
+    if (server_confine(front->state_dir, &front->confined, err) < 0)
+        return -1;
+    bool whole = confined->landlock_abi > 0 && confined->filtered;
+    log_write(whole ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "confined: %s, %s",
+              confined->landlock_abi > 0
+                  ? "files by landlock"
+                  : "files by their permissions alone (this kernel has no landlock)",
+              confined->filtered ? "system calls by seccomp"
+                                 : "any system call (built with a sanitizer)");
+    return 0;
 }
 
 static int open_vmm(struct front *front, struct error *err)
@@ -111,8 +128,8 @@ static int front_open(struct front *front, int argc, char **argv, struct error *
     if (server_config_parse(argc, argv, &front->config, err) < 0)
         return -1;
     log_open("motte-front", front->config.log_level);
-    if (open_signals(front, err) < 0 || open_files(front, err) < 0 || open_vmm(front, err) < 0 ||
-        recover(front, err) < 0 || serve(front, err) < 0)
+    if (open_signals(front, err) < 0 || open_files(front, err) < 0 || confine(front, err) < 0 ||
+        open_vmm(front, err) < 0 || recover(front, err) < 0 || serve(front, err) < 0)
         return -1;
     return server_notify("READY=1", err);
 }
@@ -128,6 +145,10 @@ static void front_close(struct front *front)
         close(front->state_dir);
     if (front->signals >= 0)
         close(front->signals);
+    if (front->confined.proc >= 0)
+        close(front->confined.proc);
+    if (front->confined.boot_id >= 0)
+        close(front->confined.boot_id);
 }
 
 /* True: asked to stop. False: the root half is gone. */
@@ -159,7 +180,10 @@ static bool front_drain(struct front *front)
 
 int main(int argc, char **argv)
 {
-    struct front front = {.signals = -1, .state_dir = -1, .config = {.token_fd = -1}};
+    struct front front = {.signals = -1,
+                          .state_dir = -1,
+                          .confined = {.proc = -1, .boot_id = -1},
+                          .config = {.token_fd = -1}};
     struct error err = {0};
     log_open("motte-front", LOG_LEVEL_INFO);
     if (front_open(&front, argc, argv, &err) < 0) {

@@ -72,6 +72,26 @@ def test_R11_the_front_has_no_privilege_left(daemon: Daemon) -> None:
 
 
 @pytest.mark.core
+def test_R41_every_thread_of_the_front_is_confined(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    """One filter more than it got from the root half; what that refuses, test_confine.c tries."""
+    client.create(id="confined", memory_mib=backend.memory_mib)
+    inherited = int(host.status_of(daemon.pid)["Seccomp_filters"])
+    assert inherited > 0
+    threads = os.listdir(f"/proc/{daemon.front_pid}/task")
+    assert len(threads) > 1
+    for thread in threads:
+        status = host.status_of(daemon.front_pid, int(thread))
+        assert status["Seccomp"] == "2"
+        assert int(status["Seccomp_filters"]) == inherited + 1
+        assert status["NoNewPrivs"] == "1"
+        assert int(status["CapEff"], 16) == 0
+    files = "landlock" if host.has_landlock() else "their permissions alone"
+    assert f"confined: files by {files}" in daemon.log
+
+
+@pytest.mark.core
 def test_R11_the_root_half_keeps_what_it_needs_and_no_more(daemon: Daemon) -> None:
     held = int(host.status_of(daemon.pid)["CapBnd"], 16)
     names = host.run("capsh", f"--decode={held:x}").strip().partition("=")[2].split(",")

@@ -59,6 +59,12 @@ def status_of(pid: int, thread: int | None = None) -> dict[str, str]:
     return {name: value.strip() for name, value in pairs}
 
 
+def has_landlock() -> bool:
+    """Asks for its version."""
+    landlock_create_ruleset, version = 444, 1
+    return int(ctypes.CDLL(None).syscall(landlock_create_ruleset, None, 0, version)) > 0
+
+
 def processes() -> Iterator[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -63,7 +63,7 @@ void pair_send(int fd, const void *bytes, size_t len, const int *fds, size_t fd_
     if (fd_count > 0) {
         message.msg_control = &control;
         message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        struct cmsghdr *c = &control.align;
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
         c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));

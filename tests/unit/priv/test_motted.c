@@ -90,11 +90,14 @@ static int connect_relay(const struct bench *bench, char *text, size_t size)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int64_t deadline = clock_mono_ms() + PATIENCE_MS;
-    char control[CMSG_SPACE(sizeof(int))];
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
     struct iovec part = {text, size - 1};
     struct msghdr message = {.msg_iov = &part,
                              .msg_iovlen = 1,
-                             .msg_control = control,
+                             .msg_control = &control,
                              .msg_controllen = sizeof(control)};
     snprintf(address.sun_path, sizeof(address.sun_path), "%s/motte.sock", bench->run);
     cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -106,8 +109,8 @@ static int connect_relay(const struct bench *bench, char *text, size_t size)
     cr_assert_gt(n, 0);
     text[n] = '\0';
     int channel = -1;
-    cr_assert_not_null(CMSG_FIRSTHDR(&message));
-    memcpy(&channel, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+    cr_assert_eq(control.header.cmsg_type, SCM_RIGHTS);
+    memcpy(&channel, CMSG_DATA(&control.header), sizeof(int));
     return channel;
 }
 

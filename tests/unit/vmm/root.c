@@ -223,7 +223,7 @@ static void reply(int fd, struct answer *answer)
     if (answer->fd_count > 0) {
         message.msg_control = &control;
         message.msg_controllen = CMSG_SPACE(answer->fd_count * sizeof(int));
-        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        struct cmsghdr *c = &control.align;
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
         c->cmsg_len = CMSG_LEN(answer->fd_count * sizeof(int));

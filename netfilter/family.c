@@ -3,6 +3,9 @@
 #include "netfilter/internal.h"
 #include "netfilter/xtables.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #define FAMILY(family, prefix, entry_type, ip_field)                                               \
     static int family##_append(const char *chain, const void *entry, struct xtc_handle *handle)    \
     {                                                                                              \
@@ -66,9 +69,13 @@ FAMILY(v6, ip6tc, ip6t_entry, ipv6) /* NOLINT(bugprone-suspicious-memory-compari
 
 const struct netfilter_family netfilter_families[NETFILTER_FAMILIES] = {
     {.name = "IPv4",
+     .domain = AF_INET,
+     .level = IPPROTO_IP,
      .modules = "ip_tables iptable_security iptable_filter",
      FUNCTIONS(v4, iptc, ipt_entry)},
     {.name = "IPv6",
+     .domain = AF_INET6,
+     .level = IPPROTO_IPV6,
      .modules = "ip6_tables ip6table_security ip6table_filter",
      FUNCTIONS(v6, ip6tc, ip6t_entry)},
 };

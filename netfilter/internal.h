@@ -1,8 +1,9 @@
 /*
  * Inside netfilter/, from the bytes up: family.c (IPv4 and IPv6 behind one table of functions),
- * rule.c (a rule's bytes), lock.c, table.c (one table: open, edit, commit), tree.c (what Motte
- * wants to stand in a table, and how to get there), chains.c (names), netfilter.c (the public
- * face).
+ * rule.c (a rule's bytes), names.c, lock.c, table.c (one table: open, edit, commit), links.c (the
+ * shape of the tree), verify.c (does what Motte wants stand in a table), apply.c (how to get
+ * there), commit.c (both families, or none), probe.c (cheap questions), read.c (counters and
+ * lists), netfilter.c (the public face).
  */
 #ifndef MOTTE_NETFILTER_INTERNAL_H
 #define MOTTE_NETFILTER_INTERNAL_H
@@ -35,6 +36,7 @@ struct netfilter_bytes {
  * Functions that return int: nonzero is success, else errno. */
 struct netfilter_family {
     const char *name;    /* "IPv4" */
+    int domain, level;   /* of the socket that answers for it */
     const char *modules; /* what to load where xtables is a module */
     const struct xtc_ops *ops;
     size_t head; /* size of the entry before its matches */
@@ -67,14 +69,50 @@ bool netfilter_rule_build(const struct netfilter_family *family, const struct ne
 bool netfilter_rule_same(const struct netfilter_family *family, const void *entry,
                          const struct netfilter_bytes *want);
 
-/* ---- chains.c ------------------------------------------------------------------------------- */
+/* The uid to which a rule of ours belongs; false: it does not ask for a uid. */
+bool netfilter_rule_uid(const struct netfilter_family *family, const void *entry, uint32_t *ret);
 
-extern const char
-    *const netfilter_roots[]; /* the chains reached from the built-in ones; NULL ends */
+/* ---- names.c -------------------------------------------------------------------------------- */
+
+/* What a packet is looked up by. The first three are trees, which end in VMs' chains. */
+enum netfilter_kind {
+    NETFILTER_BY_UID,
+    NETFILTER_BY_IN,
+    NETFILTER_BY_OUT,
+    NETFILTER_BY_PHYS_IN,
+    NETFILTER_BY_PHYS_OUT,
+};
+enum {
+    NETFILTER_UID_DIGITS = 8,  /* hex digits of a uid */
+    NETFILTER_NAME_DIGITS = 2, /* of an interface's name, in the name of an inner chain */
+};
+
+/* "MOTTE_u_70000": everything whose uid begins with these 5 of 8 hex digits. */
+struct netfilter_inner {
+    enum netfilter_kind kind;
+    unsigned digits;
+    uint32_t value;
+};
+
+/* The chains reached from the built-in ones; NULL ends. */
+extern const char *const netfilter_roots[];
 extern const char netfilter_root_uid[], netfilter_root_in[], netfilter_root_out[],
     netfilter_root_phys[];
 bool netfilter_chain_is_vm(const char *chain);
 bool netfilter_chain_is_root(const char *chain);
+bool netfilter_chain_is_inner(const char *chain, struct netfilter_inner *ret);
+bool netfilter_chain_is_ours(const char *chain); /* any of the three */
+/* The interface's name of the VM that has this chain: both are digits of one digest. */
+void netfilter_interface_of_chain(const char *chain, char out[static NETFILTER_INTERFACE_MAX + 1]);
+
+struct netfilter_names {
+    netfilter_name *list; /* owned */
+    size_t count, room;
+};
+void netfilter_names_release(struct netfilter_names *names);
+int netfilter_names_add(struct netfilter_names *names, const char *chain, struct error *err);
+void netfilter_names_sort(struct netfilter_names *names); /* each stays once */
+bool netfilter_names_have(const struct netfilter_names *names, const char *chain); /* sorted */
 
 /* ---- lock.c --------------------------------------------------------------------------------- */
 
@@ -110,10 +148,8 @@ int netfilter_table_append(struct netfilter_table *table, const char *chain,
                            const struct netfilter_rule *rule, struct error *err);
 int netfilter_table_insert(struct netfilter_table *table, const char *chain, unsigned at,
                            const struct netfilter_rule *rule, struct error *err);
-/* Deletes the rules of a chain whose target `chosen` chooses. */
-int netfilter_table_delete(struct netfilter_table *table, const char *chain,
-                           bool (*chosen)(const char *target, const char *wanted),
-                           const char *wanted, struct error *err);
+int netfilter_table_remove(struct netfilter_table *table, const char *chain, unsigned at,
+                           struct error *err);
 
 /* Rules in order, NULL at the end or where there is no such chain. Dead after any edit. */
 const void *netfilter_table_first(const struct netfilter_table *table, const char *chain);
@@ -125,27 +161,116 @@ bool netfilter_table_is(const struct netfilter_table *table, const void *entry,
 const char *netfilter_table_first_chain(const struct netfilter_table *table);
 const char *netfilter_table_next_chain(const struct netfilter_table *table);
 
-/* ---- tree.c --------------------------------------------------------------------------------- */
+/* ---- links.c -------------------------------------------------------------------------------- */
 
-/* What shall stand in a table. The VM's part is unused where only the roots are meant. */
-struct netfilter_plan {
-    uint32_t uid_min, uid_max;
+enum {
+    NETFILTER_TREES = 3,
+    NETFILTER_JUMPS = 8,                       /* from the built-in chains to the roots */
+    NETFILTER_PATH_MAX = NETFILTER_UID_DIGITS, /* links from a root to a VM's chain */
+};
+
+/* A VM as the rules see it. */
+struct netfilter_place {
     uint32_t uid;
     netfilter_name chain;
     char interface[NETFILTER_INTERFACE_MAX + 1];
 };
 
-/* `apply` edits a table towards the plan and changes nothing where nothing is missing; `verify`
- * says with ERR_FIREWALL_DRIFT what is still missing. */
-struct netfilter_change {
-    int (*apply)(struct netfilter_table *table, const struct netfilter_plan *plan,
-                 struct error *err);
-    int (*verify)(const struct netfilter_table *table, const struct netfilter_plan *plan,
-                  struct error *err);
+/* What shall stand in a table. */
+struct netfilter_plan {
+    uint32_t uid_min, uid_max;
+    bool nothing; /* no chain of ours; the rest does not count */
+    bool roots;   /* the roots and the jumps to them */
+    bool whole;   /* look at every chain of ours; `add` is right where a table differs */
+    const struct netfilter_place *add;
+    size_t add_count;
+    struct netfilter_names remove; /* sorted; removed before `add` is added */
 };
-extern const struct netfilter_change netfilter_make_roots; /* the roots and the jumps to them */
-extern const struct netfilter_change netfilter_make_vm;    /* the roots and one VM */
-extern const struct netfilter_change netfilter_unmake_vm;  /* plan: the chain's name alone counts */
-extern const struct netfilter_change netfilter_unmake_all;
+
+/* One rule of ours: what is of this kind and value goes from parent to target. */
+struct netfilter_link {
+    netfilter_name parent, target;
+    enum netfilter_kind kind;
+    uint32_t uid_min, uid_max;
+    char interface[NETFILTER_INTERFACE_MAX + 1];
+};
+
+extern const enum netfilter_kind netfilter_trees[NETFILTER_TREES];
+struct netfilter_rule netfilter_link_rule(const struct netfilter_link *link); /* borrows it */
+/* The jumps to the roots, in the order in which they stand. */
+void netfilter_jump(const struct netfilter_plan *plan, size_t nth, struct netfilter_link *ret);
+/* The links from a tree's root down to a VM's chain; returns how many. */
+size_t netfilter_path(const struct netfilter_plan *plan, enum netfilter_kind tree,
+                      const struct netfilter_place *place,
+                      struct netfilter_link ret[static NETFILTER_PATH_MAX]);
+/* Is this rule, found in a root or an inner chain, a link that may stand there? */
+bool netfilter_link_expected(const struct netfilter_table *table, const struct netfilter_plan *plan,
+                             const char *chain, const void *entry);
+
+/* ---- verify.c ------------------------------------------------------------------------------- */
+
+/* ERR_FIREWALL_DRIFT says what is not as it shall be. */
+int netfilter_verify(const struct netfilter_table *table, const struct netfilter_plan *plan,
+                     struct error *err);
+int netfilter_verify_jumps(const struct netfilter_table *table, const struct netfilter_plan *plan,
+                           struct error *err);
+int netfilter_verify_root(const struct netfilter_table *table, const struct netfilter_plan *plan,
+                          const char *root, struct error *err);
+/* An inner chain or a VM's; others pass. */
+int netfilter_verify_chain(const struct netfilter_table *table, const struct netfilter_plan *plan,
+                           const char *chain, struct error *err);
+int netfilter_verify_place(const struct netfilter_table *table, const struct netfilter_plan *plan,
+                           const struct netfilter_place *place, struct error *err);
+bool netfilter_is_only_drop(const struct netfilter_table *table, const char *chain);
+bool netfilter_has_link(const struct netfilter_table *table, const struct netfilter_link *link);
+/* Does this rule lead the leaf's uid to another VM's chain? */
+bool netfilter_takes_uid(const struct netfilter_table *table, const struct netfilter_link *leaf,
+                         const void *entry);
+/* The chain of such a rule beside the leaf, or NULL. */
+const char *netfilter_uid_owner(const struct netfilter_table *table,
+                                const struct netfilter_link *leaf);
+
+/* ---- apply.c -------------------------------------------------------------------------------- */
+
+struct netfilter_outcome {
+    bool changed;   /* something was committed */
+    bool *made;     /* of each VM to add: its chain was not there before; owned */
+    size_t repairs; /* places that differed */
+};
+
+/* Edits a table towards the plan and changes nothing where nothing is missing. */
+int netfilter_apply(struct netfilter_table *table, const struct netfilter_plan *plan,
+                    struct netfilter_outcome *outcome, struct error *err);
+
+/* ---- probe.c -------------------------------------------------------------------------------- */
+
+/* What the kernel says of a table without copying it. */
+struct netfilter_size {
+    uint32_t hooks[10]; /* where the built-in chains begin and end */
+    uint32_t rules, bytes;
+};
+/* All zero when the kernel does not answer: then with -1 and errno. */
+int netfilter_size(const struct netfilter_family *family, const char *table,
+                   struct netfilter_size *ret);
+
+/* ---- commit.c ------------------------------------------------------------------------------- */
+
+struct netfilter {
+    uint32_t uid_min, uid_max;
+    char *lock_path; /* owned */
+    int lock_timeout_ms;
+    enum netfilter_state state[NETFILTER_FAMILIES];
+    struct netfilter_size left[NETFILTER_FAMILIES]; /* the tables after our last commit */
+    bool drifted[NETFILTER_FAMILIES];               /* were not as left when we looked */
+};
+
+/* The table's name, or NULL: there is nothing to do in this family. */
+const char *netfilter_table_of(const struct netfilter *netfilter, size_t family);
+int netfilter_read(const struct netfilter *netfilter, size_t family, struct netfilter_table *ret,
+                   struct error *err);
+/* Carries the plan out in both families, under the lock; what failure leaves is netfilter_change's
+ * contract. ret_repairs may be NULL. */
+int netfilter_commit(struct netfilter *netfilter, const struct netfilter_plan *plan,
+                     size_t *ret_repairs, struct error *err);
 
 #endif

@@ -1,38 +1,18 @@
-/* The public face: each call reads, edits, commits and reads back both families under the lock. */
+/* The public face: opening, and what callers ask for as plans. */
 #include "netfilter/internal.h"
 
 #include <errno.h>
 
-enum { LOCK_TIMEOUT_MS = 5000, COMMIT_TRIES = 64, DOUBTS = 8 };
+enum { LOCK_TIMEOUT_MS = 5000 };
 static const char lock_path[] = "/run/xtables.lock";
-
-struct netfilter {
-    uint32_t uid_min, uid_max;
-    char *lock_path; /* owned */
-    int lock_timeout_ms;
-    enum netfilter_state state[NETFILTER_FAMILIES];
-};
-
-static const char *state_table(enum netfilter_state state)
-{
-    switch (state) {
-    case NETFILTER_SECURITY:
-        return "security";
-    case NETFILTER_FILTER:
-        return "filter";
-    case NETFILTER_OFF:
-    case NETFILTER_NO_STACK:
-        break;
-    }
-    return NULL;
-}
 
 const char *netfilter_state_name(enum netfilter_state state)
 {
-    const char *table = state_table(state);
-    if (table != NULL)
-        return table;
-    return state == NETFILTER_NO_STACK ? "no stack" : "off";
+    static const char *const names[] = {[NETFILTER_OFF] = "off",
+                                        [NETFILTER_SECURITY] = "security",
+                                        [NETFILTER_FILTER] = "filter",
+                                        [NETFILTER_NO_STACK] = "no stack"};
+    return (size_t)state < COUNT_OF(names) ? names[state] : names[NETFILTER_OFF];
 }
 
 enum netfilter_state netfilter_state(const struct netfilter *netfilter, bool ipv6)
@@ -40,142 +20,23 @@ enum netfilter_state netfilter_state(const struct netfilter *netfilter, bool ipv
     return netfilter->state[ipv6 ? 1 : 0];
 }
 
-static int take_lock(const struct netfilter *netfilter, struct error *err)
-{
-    return netfilter_lock(netfilter->lock_path, netfilter->lock_timeout_ms, err);
-}
-
-/* ---- one family ----------------------------------------------------------------------------- */
-
-static int read_family(const struct netfilter *netfilter, size_t family,
-                       struct netfilter_table *ret, struct error *err)
-{
-    return netfilter_table_open(&netfilter_families[family], state_table(netfilter->state[family]),
-                                ret, err);
-}
-
-/* 0 done, 1 another program was faster, -1 failed. */
-static int try_change(const struct netfilter *netfilter, size_t family,
-                      const struct netfilter_change *change, const struct netfilter_plan *plan,
-                      bool *ret_changed, struct error *err)
-{
-    cleanup_table struct netfilter_table table = {0};
-    if (read_family(netfilter, family, &table, err) < 0 || change->apply(&table, plan, err) < 0)
-        return -1;
-    if (!table.changed)
-        return 0;
-    int raced = netfilter_table_commit(&table, err);
-    if (raced <= 0) /* a commit that failed may have changed the rules all the same, see below */
-        *ret_changed = true;
-    return raced;
-}
-
-static int verify_family(const struct netfilter *netfilter, size_t family,
-                         const struct netfilter_change *change, const struct netfilter_plan *plan,
-                         struct error *err)
-{
-    cleanup_table struct netfilter_table table = {0};
-    if (read_family(netfilter, family, &table, err) < 0)
-        return -1;
-    return change->verify(&table, plan, err);
-}
-
-/* A commit is two calls, rules and then counters. EINVAL means rules the kernel does not take, or
- * that another program changed the table between the two; then ours are in, and a second look finds
- * them. */
-static bool may_be_done(const struct error *failure)
-{
-    return failure->code == ERR_FIREWALL_COMMIT && failure->sys == EINVAL;
-}
-
-/* The caller holds the lock, but not every program asks for it: hence the tries. *ret_changed is
- * written on failure too, since what was committed may have to be undone. */
-static int change_family(const struct netfilter *netfilter, size_t family,
-                         const struct netfilter_change *change, const struct netfilter_plan *plan,
-                         bool *ret_changed, struct error *err)
-{
-    *ret_changed = false;
-    for (int tries = 0, doubts = 0; tries < COMMIT_TRIES; tries++) {
-        struct error failure = {0};
-        int raced = try_change(netfilter, family, change, plan, ret_changed, &failure);
-        if (raced == 0)
-            return *ret_changed ? verify_family(netfilter, family, change, plan, err) : 0;
-        if (raced < 0 && (!may_be_done(&failure) || ++doubts > DOUBTS)) {
-            *err = failure;
-            return -1;
-        }
-    }
-    return error_set(
-        err, ERR_FIREWALL_COMMIT, EAGAIN,
-        "%s: another program that ignores the firewall lock changed the table %d times "
-        "in a row",
-        netfilter_families[family].name, COMMIT_TRIES);
-}
-
-/* ---- both families -------------------------------------------------------------------------- */
-
-/* Goes on after a failure and keeps the first error: for removals, where less is better. */
-static int unmake(const struct netfilter *netfilter, const struct netfilter_change *change,
-                  const struct netfilter_plan *plan, struct error *err)
-{
-    cleanup_close int lock = take_lock(netfilter, err);
-    if (lock < 0)
-        return -1;
-    int result = 0;
-    for (size_t i = 0; i < NETFILTER_FAMILIES; i++) {
-        struct error failure = {0};
-        bool changed;
-        if (state_table(netfilter->state[i]) == NULL ||
-            change_family(netfilter, i, change, plan, &changed, &failure) == 0)
-            continue;
-        if (result == 0)
-            *err = failure;
-        result = -1;
-    }
-    return result;
-}
-
-/* One lock over both families, so that undoing the first cannot fail on the lock. */
-static int make(const struct netfilter *netfilter, const struct netfilter_change *change,
-                const struct netfilter_change *undo, const struct netfilter_plan *plan,
-                struct error *err)
-{
-    cleanup_close int lock = take_lock(netfilter, err);
-    if (lock < 0)
-        return -1;
-    bool changed[NETFILTER_FAMILIES] = {false};
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < NETFILTER_FAMILIES; i++)
-        if (state_table(netfilter->state[i]) != NULL)
-            result = change_family(netfilter, i, change, plan, &changed[i], err);
-    for (size_t i = 0; result < 0 && undo != NULL && i < NETFILTER_FAMILIES; i++) {
-        struct error ignored = {0}; /* the first error tells the cause */
-        bool undone;
-        if (changed[i])
-            change_family(netfilter, i, undo, plan, &undone, &ignored);
-    }
-    return result;
-}
-
 /* ---- open ----------------------------------------------------------------------------------- */
 
-static int probe_family(const struct netfilter_family *family, enum netfilter_state *ret,
-                        struct error *err)
+static int probe_family(struct netfilter *netfilter, size_t family, struct error *err)
 {
     static const enum netfilter_state wanted[] = {NETFILTER_SECURITY, NETFILTER_FILTER};
     struct error failure = {0};
     for (size_t i = 0; i < COUNT_OF(wanted); i++) {
         cleanup_table struct netfilter_table table = {0};
         failure = (struct error){0};
-        if (netfilter_table_open(family, state_table(wanted[i]), &table, &failure) == 0) {
-            *ret = wanted[i];
+        netfilter->state[family] = wanted[i];
+        if (netfilter_read(netfilter, family, &table, &failure) == 0)
             return 0;
-        }
         if (failure.sys != ENOENT)
             break;
     }
-    if (failure.sys == EAFNOSUPPORT && family != &netfilter_families[0]) {
-        *ret = NETFILTER_NO_STACK;
+    if (failure.sys == EAFNOSUPPORT && family > 0) {
+        netfilter->state[family] = NETFILTER_NO_STACK;
         return 0;
     }
     *err = failure;
@@ -211,10 +72,11 @@ int netfilter_open(const struct netfilter_config *config, struct netfilter **ret
     if (netfilter->lock_path == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "no memory for the firewall");
     for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
-        if (probe_family(&netfilter_families[i], &netfilter->state[i], err) < 0)
+        if (probe_family(netfilter, i, err) < 0)
             return -1;
     struct netfilter_plan plan = plan_of(netfilter);
-    if (make(netfilter, &netfilter_make_roots, NULL, &plan, err) < 0)
+    plan.roots = plan.whole = true;
+    if (netfilter_commit(netfilter, &plan, NULL, err) < 0)
         return -1;
     *ret = TAKE_PTR(netfilter);
     return 0;
@@ -228,152 +90,130 @@ void netfilter_free(struct netfilter *netfilter)
     free(netfilter);
 }
 
-/* ---- a VM ----------------------------------------------------------------------------------- */
+/* ---- VMs ------------------------------------------------------------------------------------ */
 
 /* The root half checks ids and uids itself, whoever already did. */
-static int plan_vm(const struct netfilter *netfilter, const struct netfilter_vm *vm,
-                   struct netfilter_plan *ret, struct error *err)
+static int place_of(const struct netfilter *netfilter, const struct netfilter_vm *vm,
+                    struct netfilter_place *ret, struct error *err)
 {
     if (!id_instance_valid(vm->instance))
         return error_set(err, ERR_ID_INVALID, 0, "the firewall was given no instance id");
     if (vm->uid < netfilter->uid_min || vm->uid > netfilter->uid_max)
         return error_set(err, ERR_INTERNAL, 0, "uid %u of VM %s is not in %u-%u", vm->uid,
                          vm->instance, netfilter->uid_min, netfilter->uid_max);
-    struct netfilter_plan plan = plan_of(netfilter);
-    plan.uid = vm->uid;
-    netfilter_chain_name(vm->instance, plan.chain);
-    netfilter_interface_name(vm->instance, plan.interface);
-    *ret = plan;
+    struct netfilter_place place = {.uid = vm->uid};
+    netfilter_chain_name(vm->instance, place.chain);
+    netfilter_interface_name(vm->instance, place.interface);
+    *ret = place;
     return 0;
+}
+
+/* Only the ids count: a VM is removed wherever it is. */
+static int names_of(const struct netfilter_vm *vms, size_t count, struct netfilter_names *ret,
+                    struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        netfilter_name chain;
+        if (!id_instance_valid(vms[i].instance))
+            return error_set(err, ERR_ID_INVALID, 0, "the firewall was given no instance id");
+        netfilter_chain_name(vms[i].instance, chain);
+        if (netfilter_names_add(ret, chain, err) < 0)
+            return -1;
+    }
+    netfilter_names_sort(ret);
+    return 0;
+}
+
+/* The plan's VMs, in memory of the plan's: the caller frees *ret. */
+static int places_of(const struct netfilter *netfilter, const struct netfilter_vm *vms,
+                     size_t count, struct netfilter_place **ret, struct error *err)
+{
+    cleanup_free struct netfilter_place *places = calloc(count + 1, sizeof(*places));
+    if (places == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "no memory for %zu VMs in the firewall", count);
+    for (size_t i = 0; i < count; i++)
+        if (place_of(netfilter, &vms[i], &places[i], err) < 0)
+            return -1;
+    *ret = TAKE_PTR(places);
+    return 0;
+}
+
+int netfilter_change(struct netfilter *netfilter, const struct netfilter_vm *add, size_t add_count,
+                     const struct netfilter_vm *remove, size_t remove_count, struct error *err)
+{
+    cleanup_free struct netfilter_place *places = NULL;
+    cleanup(netfilter_names_release) struct netfilter_names names = {0};
+    if (places_of(netfilter, add, add_count, &places, err) < 0 ||
+        names_of(remove, remove_count, &names, err) < 0)
+        return -1;
+    struct netfilter_plan plan = plan_of(netfilter);
+    plan.roots = add_count > 0;
+    plan.add = places;
+    plan.add_count = add_count;
+    plan.remove = names;
+    return netfilter_commit(netfilter, &plan, NULL, err);
 }
 
 int netfilter_add(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err)
 {
-    struct netfilter_plan plan;
-    if (plan_vm(netfilter, vm, &plan, err) < 0)
-        return -1;
-    return make(netfilter, &netfilter_make_vm, &netfilter_unmake_vm, &plan, err);
-}
-
-/* Reads without the lock: one read of a table is whole in itself. */
-int netfilter_check(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err)
-{
-    struct netfilter_plan plan;
-    if (plan_vm(netfilter, vm, &plan, err) < 0)
-        return -1;
-    for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
-        if (state_table(netfilter->state[i]) != NULL &&
-            verify_family(netfilter, i, &netfilter_make_vm, &plan, err) < 0)
-            return -1;
-    return 0;
+    return netfilter_change(netfilter, vm, 1, NULL, 0, err);
 }
 
 int netfilter_remove(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err)
 {
-    if (!id_instance_valid(vm->instance))
-        return error_set(err, ERR_ID_INVALID, 0, "the firewall was given no instance id");
-    struct netfilter_plan plan = plan_of(netfilter);
-    netfilter_chain_name(vm->instance, plan.chain);
-    return unmake(netfilter, &netfilter_unmake_vm, &plan, err);
+    return netfilter_change(netfilter, NULL, 0, vm, 1, err);
 }
 
 int netfilter_remove_chain(struct netfilter *netfilter, const char *chain, struct error *err)
 {
+    netfilter_name name;
     if (!netfilter_chain_is_vm(chain))
         return error_set(err, ERR_NOT_FOUND, 0, "%.64s is not the name of a VM's chain", chain);
+    (void)snprintf(name, sizeof(name), "%s", chain);
     struct netfilter_plan plan = plan_of(netfilter);
-    (void)snprintf(plan.chain, sizeof(plan.chain), "%s", chain);
-    return unmake(netfilter, &netfilter_unmake_vm, &plan, err);
+    plan.remove = (struct netfilter_names){.list = &name, .count = 1};
+    return netfilter_commit(netfilter, &plan, NULL, err);
 }
 
 int netfilter_remove_all(struct netfilter *netfilter, struct error *err)
 {
     struct netfilter_plan plan = plan_of(netfilter);
-    return unmake(netfilter, &netfilter_unmake_all, &plan, err);
+    plan.nothing = true;
+    return netfilter_commit(netfilter, &plan, NULL, err);
 }
 
-int netfilter_count(struct netfilter *netfilter, const struct netfilter_vm *vm,
-                    uint64_t *ret_packets, struct error *err)
+/* ---- checks --------------------------------------------------------------------------------- */
+
+/* Reads without the lock: one read of a table is whole in itself. */
+int netfilter_check(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err)
 {
-    struct netfilter_plan plan;
-    if (plan_vm(netfilter, vm, &plan, err) < 0)
+    struct netfilter_place place;
+    if (place_of(netfilter, vm, &place, err) < 0)
         return -1;
-    uint64_t packets = 0;
+    struct netfilter_plan plan = plan_of(netfilter);
+    plan.roots = true;
+    plan.add = &place;
+    plan.add_count = 1;
     for (size_t i = 0; i < NETFILTER_FAMILIES; i++) {
         cleanup_table struct netfilter_table table = {0};
-        if (state_table(netfilter->state[i]) == NULL)
+        if (netfilter_table_of(netfilter, i) == NULL)
             continue;
-        if (read_family(netfilter, i, &table, err) < 0)
+        if (netfilter_read(netfilter, i, &table, err) < 0 ||
+            netfilter_verify(&table, &plan, err) < 0)
             return -1;
-        const void *entry = netfilter_table_first(&table, plan.chain);
-        if (entry == NULL)
-            return error_set(err, ERR_FIREWALL_DRIFT, 0, "%s: chain %s of VM %s is missing",
-                             netfilter_families[i].name, plan.chain, vm->instance);
-        packets += table.family->packets(entry);
     }
-    *ret_packets = packets;
     return 0;
 }
 
-/* ---- all VMs -------------------------------------------------------------------------------- */
-
-struct names {
-    netfilter_name *list; /* owned */
-    size_t count, room;
-};
-
-static void release_names(struct names *names)
+int netfilter_sync(struct netfilter *netfilter, const struct netfilter_vm *vms, size_t count,
+                   size_t *ret_repairs, struct error *err)
 {
-    free(names->list);
-}
-
-static int add_name(struct names *names, const char *chain, struct error *err)
-{
-    if (names->count == names->room) {
-        size_t room = names->room == 0 ? 64 : 2 * names->room;
-        netfilter_name *list = reallocarray(names->list, room, sizeof(*list));
-        if (list == NULL)
-            return error_set(err, ERR_NO_MEMORY, 0, "no memory for %zu chain names", room);
-        names->list = list;
-        names->room = room;
-    }
-    (void)snprintf(names->list[names->count++], sizeof(netfilter_name), "%s", chain);
-    return 0;
-}
-
-static int add_family_names(const struct netfilter *netfilter, size_t family, struct names *names,
-                            struct error *err)
-{
-    cleanup_table struct netfilter_table table = {0};
-    if (read_family(netfilter, family, &table, err) < 0)
+    cleanup_free struct netfilter_place *places = NULL;
+    if (places_of(netfilter, vms, count, &places, err) < 0)
         return -1;
-    const char *chain = netfilter_table_first_chain(&table);
-    for (; chain != NULL; chain = netfilter_table_next_chain(&table))
-        if (netfilter_chain_is_vm(chain) && add_name(names, chain, err) < 0)
-            return -1;
-    return 0;
-}
-
-static int compare_names(const void *one, const void *other)
-{
-    return strcmp(one, other);
-}
-
-int netfilter_list(struct netfilter *netfilter, netfilter_name **ret, size_t *ret_count,
-                   struct error *err)
-{
-    cleanup(release_names) struct names names = {0};
-    for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
-        if (state_table(netfilter->state[i]) != NULL &&
-            add_family_names(netfilter, i, &names, err) < 0)
-            return -1;
-    if (names.count > 1)
-        qsort(names.list, names.count, sizeof(*names.list), compare_names);
-    size_t unique = 0;
-    for (size_t i = 0; i < names.count; i++)
-        if (unique == 0 || strcmp(names.list[unique - 1], names.list[i]) != 0)
-            memmove(names.list[unique++], names.list[i], sizeof(netfilter_name));
-    *ret = TAKE_PTR(names.list);
-    *ret_count = unique;
-    return 0;
+    struct netfilter_plan plan = plan_of(netfilter);
+    plan.roots = plan.whole = true;
+    plan.add = places;
+    plan.add_count = count;
+    return netfilter_commit(netfilter, &plan, ret_repairs, err);
 }

@@ -25,7 +25,7 @@ static void *add_match(unsigned char *data, size_t *at, const char *name, uint8_
 {
     struct xt_entry_match *match = (void *)(data + *at);
     match->u.user.match_size = (uint16_t)(XT_ALIGN(sizeof(*match)) + XT_ALIGN(size));
-    (void)snprintf(match->u.user.name, sizeof(match->u.user.name), "%s", name);
+    memcpy(match->u.user.name, name, strlen(name)); /* zero so far, and short */
     match->u.user.revision = revision;
     *at += match->u.user.match_size;
     return match->data;
@@ -67,11 +67,11 @@ bool netfilter_rule_build(const struct netfilter_family *family, const struct ne
         return false;
     struct xt_standard_target *target = (void *)(bytes.data + at);
     target->target.u.user.target_size = XT_ALIGN(sizeof(*target));
-    if (strlen(rule->target) > NETFILTER_CHAIN_MAX)
+    size_t len = strlen(rule->target);
+    if (len > NETFILTER_CHAIN_MAX)
         return false;
     /* libiptc turns the name into the kernel's number. */
-    (void)snprintf(target->target.u.user.name, sizeof(target->target.u.user.name), "%s",
-                   rule->target);
+    memcpy(target->target.u.user.name, rule->target, len);
     family->set_sizes(bytes.data, at, at + target->target.u.user.target_size);
     *ret = bytes;
     return true;
@@ -100,5 +100,18 @@ bool netfilter_rule_same(const struct netfilter_family *family, const void *entr
             return false;
         at += other->u.user.match_size; /* ours, so never 0 */
     }
+    return true;
+}
+
+bool netfilter_rule_uid(const struct netfilter_family *family, const void *entry, uint32_t *ret)
+{
+    const struct xt_entry_match *match =
+        (const void *)((const unsigned char *)entry + family->head);
+    if (family->target_at(entry) < family->head + sizeof(*match) ||
+        strncmp(match->u.user.name, "owner", sizeof(match->u.user.name)) != 0 ||
+        match->u.user.revision != 1)
+        return false;
+    const struct xt_owner_match_info *owner = (const void *)match->data;
+    *ret = owner->uid_min;
     return true;
 }

@@ -126,28 +126,11 @@ int netfilter_table_insert(struct netfilter_table *table, const char *chain, uns
                   "inserting a rule", err);
 }
 
-int netfilter_table_delete(struct netfilter_table *table, const char *chain,
-                           bool (*chosen)(const char *target, const char *wanted),
-                           const char *wanted, struct error *err)
+int netfilter_table_remove(struct netfilter_table *table, const char *chain, unsigned at,
+                           struct error *err)
 {
-    unsigned at = 0;
-    const void *entry = netfilter_table_first(table, chain);
-    while (entry != NULL) {
-        if (!chosen(netfilter_table_target(table, entry), wanted)) {
-            at++;
-            entry = netfilter_table_next(table, entry);
-            continue;
-        }
-        errno = 0;
-        if (edited(table, table->family->remove(chain, at, table->handle), "deleting a rule", err) <
-            0)
-            return -1;
-        /* The iterator died with the rule: walk again to where we were. */
-        entry = netfilter_table_first(table, chain);
-        for (unsigned i = 0; i < at && entry != NULL; i++)
-            entry = netfilter_table_next(table, entry);
-    }
-    return 0;
+    errno = 0;
+    return edited(table, table->family->remove(chain, at, table->handle), "deleting a rule", err);
 }
 
 const void *netfilter_table_first(const struct netfilter_table *table, const char *chain)

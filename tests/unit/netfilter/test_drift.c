@@ -37,9 +37,10 @@ Test(netfilter_drift, R19_edits_are_noticed_and_repaired)
     char interface[NETFILTER_INTERFACE_MAX + 1], uid_jump[96], in_jump[96], drop[64], accept[64];
     netfilter_chain_name(vm.instance, chain);
     netfilter_interface_name(vm.instance, interface);
-    snprintf(uid_jump, sizeof(uid_jump), "-D MOTTE_uid -m owner --uid-owner %u -j %s", vm.uid,
+    snprintf(uid_jump, sizeof(uid_jump), "-D MOTTE_u_7000000 -m owner --uid-owner %u -j %s", vm.uid,
              chain);
-    snprintf(in_jump, sizeof(in_jump), "-D MOTTE_in -i %s -j %s", interface, chain);
+    snprintf(in_jump, sizeof(in_jump), "-D MOTTE_i_%.2s -i %s -j %s", interface + 2, interface,
+             chain);
     snprintf(drop, sizeof(drop), "-D %s -j DROP", chain);
     snprintf(accept, sizeof(accept), "-I %s -p udp -j ACCEPT", chain);
     const char *const all[] = {
@@ -54,7 +55,14 @@ Test(netfilter_drift, R19_edits_are_noticed_and_repaired)
         "-F MOTTE_uid",
         "-F MOTTE_phys",
         "-D MOTTE_out -j DROP",
+        "-F MOTTE_u_70000",
         "-I MOTTE_uid -j ACCEPT",
+        "-I MOTTE_u_700000 -j ACCEPT",
+        "-A MOTTE_u_7000000 -j ACCEPT",
+        "-I MOTTE_u_7000000 -m owner --uid-owner 1879048193 -j RETURN",
+        "-I MOTTE_uid -g MOTTE_u_70000", /* what it returns goes past the root's DROP */
+        "-I MOTTE_u_700000 -p udp -j MOTTE_u_7000000",
+        "-R MOTTE_u_70000 1 -m owner --uid-owner 1879048192-1879048200 -j MOTTE_u_700000",
         "-I MOTTE_in -j RETURN",
         "-A MOTTE_in -j ACCEPT",
         "-I OUTPUT -j ACCEPT",
@@ -135,6 +143,8 @@ Test(netfilter_drift, R17_a_writer_that_was_faster_loses_nothing)
     support_add(&support, 1);
     inject()->before_replace = NULL;
     cr_expect(inject()->replaces == 5, "3 refused, 1 for each family, not %d", inject()->replaces);
+    struct error err = {0};
+    cr_expect(netfilter_probe(support.netfilter, &err) == -1, "the other writer was not noticed");
     expect_in_sync(&support, "raced");
     cleanup_free char *input = support_run("iptables-legacy -w 5 -t security -S INPUT");
     for (int i = 1; i <= 3; i++) {

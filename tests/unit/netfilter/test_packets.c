@@ -98,6 +98,7 @@ static void datagrams(bool ipv6)
     cr_expect(support_as(UID_BASE + UID_COUNT - 1, send_datagram, &to) == EPERM);
     support_add(&support, 7);
     support_add(&support, 8);
+    cr_expect(support_as(UID_BASE + 9, send_datagram, &to) == EPERM, "unassigned, beside them");
     for (int i = 0; i < 3; i++)
         cr_expect(support_as(UID_BASE + 7, send_datagram, &to) == EPERM);
     cr_expect(support_count(&support, 7) == 3);

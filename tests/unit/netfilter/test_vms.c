@@ -200,7 +200,7 @@ Test(netfilter_vms, R20_halves_are_removed)
         support_add(&support, n);
     }
     support_do("iptables-legacy -w 5 -t security -F %s", chains[0]);
-    support_do("ip6tables-legacy -w 5 -t security -D MOTTE_uid -m owner --uid-owner %u -j %s",
+    support_do("ip6tables-legacy -w 5 -t security -D MOTTE_u_7000000 -m owner --uid-owner %u -j %s",
                UID_BASE + 1, chains[1]);
     support_do("iptables-legacy -w 5 -t security -N MINE");
     support_do("iptables-legacy -w 5 -t security -A MINE -p tcp -j %s", chains[2]);

@@ -1,0 +1,82 @@
+/* Counters and lists: read without the lock, since one read of a table is whole in itself. */
+#include "netfilter/internal.h"
+
+static int check_instance(const struct netfilter_vm *vm, struct error *err)
+{
+    if (!id_instance_valid(vm->instance))
+        return error_set(err, ERR_ID_INVALID, 0, "the firewall was given no instance id");
+    return 0;
+}
+
+static void add_count(const struct netfilter_table *table, const struct netfilter_vm *vm,
+                      uint64_t *packets)
+{
+    netfilter_name chain;
+    netfilter_chain_name(vm->instance, chain);
+    const void *entry = netfilter_table_first(table, chain);
+    if (entry == NULL)
+        *packets = NETFILTER_UNCOUNTED;
+    else if (*packets != NETFILTER_UNCOUNTED)
+        *packets += table->family->packets(entry);
+}
+
+int netfilter_counts(struct netfilter *netfilter, const struct netfilter_vm *vms, size_t count,
+                     uint64_t *ret_packets, struct error *err)
+{
+    struct netfilter_table tables[NETFILTER_FAMILIES] = {0};
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < count; i++)
+        result = check_instance(&vms[i], err);
+    for (size_t i = 0; result == 0 && i < NETFILTER_FAMILIES; i++)
+        if (netfilter_table_of(netfilter, i) != NULL)
+            result = netfilter_read(netfilter, i, &tables[i], err);
+    for (size_t vm = 0; result == 0 && vm < count; vm++) {
+        ret_packets[vm] = 0;
+        for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
+            if (tables[i].handle != NULL)
+                add_count(&tables[i], &vms[vm], &ret_packets[vm]);
+    }
+    for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
+        netfilter_table_close(&tables[i]);
+    return result;
+}
+
+int netfilter_count(struct netfilter *netfilter, const struct netfilter_vm *vm,
+                    uint64_t *ret_packets, struct error *err)
+{
+    uint64_t packets;
+    if (netfilter_counts(netfilter, vm, 1, &packets, err) < 0)
+        return -1;
+    if (packets == NETFILTER_UNCOUNTED)
+        return error_set(err, ERR_FIREWALL_DRIFT, 0,
+                         "the chain of VM %s is missing; another program has changed the firewall",
+                         vm->instance);
+    *ret_packets = packets;
+    return 0;
+}
+
+static int add_names(const struct netfilter *netfilter, size_t family,
+                     struct netfilter_names *names, struct error *err)
+{
+    cleanup_table struct netfilter_table table = {0};
+    if (netfilter_read(netfilter, family, &table, err) < 0)
+        return -1;
+    const char *chain = netfilter_table_first_chain(&table);
+    for (; chain != NULL; chain = netfilter_table_next_chain(&table))
+        if (netfilter_chain_is_vm(chain) && netfilter_names_add(names, chain, err) < 0)
+            return -1;
+    return 0;
+}
+
+int netfilter_list(struct netfilter *netfilter, netfilter_name **ret, size_t *ret_count,
+                   struct error *err)
+{
+    cleanup(netfilter_names_release) struct netfilter_names names = {0};
+    for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
+        if (netfilter_table_of(netfilter, i) != NULL && add_names(netfilter, i, &names, err) < 0)
+            return -1;
+    netfilter_names_sort(&names);
+    *ret_count = names.count;
+    *ret = TAKE_PTR(names.list);
+    return 0;
+}

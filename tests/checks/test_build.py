@@ -16,13 +16,21 @@ PREFIXES = {
 OUR_SENTENCE = "Motte runs on Linux only"
 
 
+def source_of(folder: str, path: Path) -> Path:
+    """CMakeFiles/TARGET.dir/NAME.c.o is made of NAME.c."""
+    inside = str(path).split(".dir/", 1)[1].removesuffix(".o")
+    return tree.ROOT / folder / inside
+
+
 def objects() -> list[tuple[str, Path]]:
-    """(folder, object file) of everything that goes into a program of ours."""
+    """(folder, object file) of everything that goes into a program of ours. Not the objects of
+    sources that are gone, which a build folder keeps."""
     build = tree.programs_folder()
     found = [
         (folder, path)
         for folder in tree.FOLDERS
         for path in sorted((build / folder).glob("CMakeFiles/*.dir/**/*.o"))
+        if source_of(folder, path).exists()
     ]
     assert len(found) > 100, f"{build} is not a whole build"
     return found

@@ -25,7 +25,7 @@ export MOTTE_BUILD=$build/dev MOTTE_GUEST=$build/guest
 packages=(build-essential cmake ninja-build pkg-config nettle-dev libcjson-dev libsqlite3-dev
     libiptc-dev libseccomp-dev libcurl4-gnutls-dev libmicrohttpd-dev libjansson-dev
     libcriterion-dev clang-format-14 clang-tidy-14 pmccabe shellcheck prometheus curl
-    iptables iproute2 kmod libcap2-bin util-linux file binutils
+    iptables iproute2 kmod libcap2-bin util-linux file binutils busybox-static
     qemu-system-x86 mmdebstrap squashfs-tools cpio lz4 e2fsprogs python3-venv)
 
 failed=()
@@ -72,7 +72,8 @@ install_packages() {
 }
 
 make_venv() {
-    [ -x "$build/venv/bin/python" ] || python3 -m venv "$build/venv" || return
+    # Debian's Python, by its path: the nested host has the same one at the same place.
+    [ -x "$build/venv/bin/python" ] || /usr/bin/python3 -m venv "$build/venv" || return
     cmp -s tests/requirements.txt "$build/venv/requirements.txt" && return
     "$build/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt &&
         cp tests/requirements.txt "$build/venv/requirements.txt"
@@ -145,9 +146,9 @@ stage_qemu() {
 }
 
 stage_nested() {
-    stage guest 300 make_guest &&
-        stage nested-host 120 tests/nested.sh prepare "$build/nested" &&
-        stage system-nested 2000 tests/nested.sh run "$build/nested" "$results/junit/nested.xml"
+    stage guest 300 make_guest && stage build-release 300 compile release &&
+        stage nested-host 240 tests/nested/build.sh "$build/nested" &&
+        stage system-nested 900 tests/nested/run.sh "$build/nested" "$results"
 }
 
 [ "$(id -u)" = 0 ] || {

@@ -13,7 +13,6 @@ from harness.daemon import Daemon
 from harness.metrics import scrape, total
 
 
-@pytest.mark.core
 def test_R05_promtool_finds_nothing_wrong(client: Client, backend: Backend) -> None:
     assert shutil.which("promtool"), "promtool is missing: apt install prometheus"
     client.create(id="seen", memory_mib=backend.memory_mib)

@@ -1,0 +1,156 @@
+"""Motte as an operator has it: installed, started by systemd, in a whole host of its own."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import host
+from harness.backend import guest_dir
+from harness.client import Client
+from harness.contract import Contract
+
+pytestmark = pytest.mark.core
+
+SOCKET = "/run/motte/motte.sock"
+UID_BASE, UID_COUNT = 1879048192, 65536
+CONFIG = Path("/etc/motte/motted.conf")
+
+
+def run(*argv: str) -> str:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        log = subprocess.run(
+            ["journalctl", "-u", "motted", "-n", "30", "--no-pager"],
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stdout
+        raise RuntimeError(f"{argv} ended with {done.returncode}:\n{done.stderr}\n{log}")
+    return done.stdout
+
+
+def main_pid() -> int:
+    return int(run("systemctl", "show", "--property=MainPID", "--value", "motted"))
+
+
+def front_pid() -> int:
+    return next(
+        pid for pid in host.children(main_pid()) if host.status_of(pid)["Name"] == "motte-front"
+    )
+
+
+def vmms() -> dict[int, int]:
+    return host.processes_of_uids(UID_BASE, UID_COUNT)
+
+
+def wait_restarted(old: int, seconds: float = 60) -> None:
+    """systemd starts it anew by itself; ready means that recovery is done."""
+    deadline = time.monotonic() + seconds
+    while True:
+        shown = run("systemctl", "show", "--property=MainPID,ActiveState", "motted")
+        fields = dict(line.split("=", 1) for line in shown.splitlines())
+        if fields["ActiveState"] == "active" and int(fields["MainPID"]) not in (0, old):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"motted did not come back: {fields}")
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[None]:
+    """What deploy/quickstart.sh does after `cmake --install`."""
+    run("useradd", "--system", "--user-group", "--no-create-home", "motte")
+    CONFIG.write_bytes(CONFIG.with_suffix(".conf.example").read_bytes())
+    for words in (
+        ("kernel", "add", str(guest_dir() / "kernel"), "--name", "debian"),
+        ("image", "add", str(guest_dir() / "python.sqfs"), "--name", "python", "--kernel", "debian"),
+    ):
+        run("motted", *words)
+    run("systemctl", "start", "motted")
+    yield
+    run("systemctl", "stop", "motted")
+
+
+@pytest.fixture
+def client(service: None) -> Iterator[Client]:
+    client = Client(Contract(Path(__file__).parents[3] / "openapi.yaml"), SOCKET)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def vm(client: Client) -> Iterator[dict[str, Any]]:
+    made = client.create(id="kept")
+    yield made
+    again = Client(client.contract, SOCKET)
+    again.delete("kept")
+    again.close()
+    assert vmms() == {}
+
+
+def answers(contract: Contract, pid: int) -> None:
+    """The VM is still the same process, and commands run in it; over a connection of its own."""
+    client = Client(contract, SOCKET)
+    assert client.get("kept")["state"] == "running"
+    assert client.exec("kept", ["python3", "-c", "print(6*7)"]).out == "42\n"
+    client.close()
+    assert list(vmms()) == [pid]
+
+
+def test_R01_R26_a_service_runs_vms_outside_its_own_cgroup(
+    client: Client, vm: dict[str, Any]
+) -> None:
+    assert (vm["hypervisor"], vm["isolation"]) == ("firecracker", "kvm")
+    (pid,) = vmms()
+    cgroup = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").strip()
+    assert cgroup == f"0::/motte/{vm['instance']}"
+    assert "motted.service" in Path(f"/proc/{main_pid()}/cgroup").read_text(encoding="utf-8")
+    answers(client.contract, pid)
+
+
+def test_R02_vms_outlive_a_restart_of_the_service(client: Client, vm: dict[str, Any]) -> None:
+    (pid,) = vmms()
+    before = main_pid()
+    run("systemctl", "restart", "motted")
+    assert main_pid() != before
+    answers(client.contract, pid)
+
+
+@pytest.mark.parametrize("half", [main_pid, front_pid])
+def test_R02_systemd_brings_both_halves_back(
+    client: Client, vm: dict[str, Any], half: Any
+) -> None:
+    (pid,) = vmms()
+    before = main_pid()
+    os.kill(half(), signal.SIGKILL)
+    wait_restarted(before)
+    answers(client.contract, pid)
+
+
+def test_R20_stop_keeps_vms_and_purge_leaves_nothing(service: None, client: Client) -> None:
+    client.create(id="purged")
+    (pid,) = vmms()
+    run("systemctl", "stop", "motted")
+    assert list(vmms()) == [pid]
+    ended = os.pidfd_open(pid)
+    run("motted", "--purge", f"--config={CONFIG}")
+    assert select.select([ended], [], [], 30)[0], "the VM outlives the purge"
+    os.close(ended)
+    assert vmms() == {}
+    assert host.cgroups_named("motte") == []
+    assert not any("MOTTE" in line for lines in host.firewall().values() for line in lines)
+    run("systemctl", "start", "motted")
+    found = json.loads(run("motted", "leftovers", "--json"))
+    assert not any(found.values()), found
+    again = Client(client.contract, SOCKET)
+    problem = again.problem(404, "vm_gone", "GET", "/vms/purged")
+    assert problem["detail"]
+    again.close()

@@ -22,7 +22,8 @@ static const struct server_pool_size pool_sizes[API_POOL_COUNT] = {
 
 /* ---- listeners ---- */
 
-static void log_library(void *cls, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static void log_library(void *cls, const char *fmt,
+                                                              va_list args)
 {
     char text[256];
     (void)cls;

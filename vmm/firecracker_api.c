@@ -62,13 +62,13 @@ void vmm_firecracker_api_free(struct vmm_firecracker_api *api)
     free(api);
 }
 
-static int refused(const struct vmm_firecracker_api *api, const char *path, long status,
-                   struct error *err)
+int vmm_firecracker_fault(const char *path, long status, const char *reply, size_t len,
+                          struct error *err)
 {
     struct error ignored = {0};
     cleanup_json cJSON *json = NULL;
     const char *fault = NULL;
-    if (api->reply.len > 0 && json_parse(api->reply.data, api->reply.len, &json, &ignored) == 0)
+    if (len > 0 && json_parse(reply, len, &json, &ignored) == 0)
         fault = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "fault_message"));
     return error_set(err, ERR_HYPERVISOR, 0, "Firecracker answered %ld to PUT %s: %.160s", status,
                      path, fault != NULL ? fault : "no reason given");
@@ -93,5 +93,7 @@ int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, c
                          curl_easy_strerror(code));
     long status = 0;
     curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
-    return status == 204 || status == 200 ? 0 : refused(api, path, status, err);
+    if (status == 204 || status == 200)
+        return 0;
+    return vmm_firecracker_fault(path, status, api->reply.data, api->reply.len, err);
 }

@@ -115,9 +115,14 @@ void vmm_firecracker_api_free(struct vmm_firecracker_api *api);
 /* PUT with a JSON body (taken); ERR_HYPERVISOR with Firecracker's fault_message. */
 int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
                             struct error *err);
+/* ERR_HYPERVISOR from the body of an answer that refuses; returns -1. */
+int vmm_firecracker_fault(const char *path, long status, const char *reply, size_t len,
+                          struct error *err);
 
 /* qmp.c: one command on QEMU's monitor, a connection each. */
-int vmm_qmp_command(int socket /* O_PATH, borrowed */, const char *command, struct error *err);
+int vmm_qmp_command(int socket_fd /* O_PATH, borrowed */, const char *command, struct error *err);
+/* The same on a connection (borrowed, non-blocking). */
+int vmm_qmp_talk(int fd, const char *command, struct error *err);
 
 /* machine.c. A new machine starts as VMM_SPAWNING, in the table, with one reference for the caller.
  */

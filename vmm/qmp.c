@@ -17,16 +17,6 @@ struct qmp {
     char line[LINE_MAX_BYTES];
 };
 
-static int qmp_connect(struct qmp *qmp, int socket_fd, struct error *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", socket_fd);
-    qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (qmp->fd < 0 || connect(qmp->fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-        return error_set(err, ERR_HYPERVISOR, errno, "connecting to QEMU's monitor");
-    return 0;
-}
-
 /* The next line as JSON. */
 static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
 {
@@ -73,18 +63,25 @@ static int qmp_execute(struct qmp *qmp, const char *command, struct error *err)
     }
 }
 
-int vmm_qmp_command(int socket, const char *command, struct error *err)
+int vmm_qmp_talk(int fd, const char *command, struct error *err)
 {
     cleanup_free struct qmp *qmp = calloc(1, sizeof(*qmp));
     if (qmp == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for QEMU's monitor");
-    qmp->fd = -1;
+    qmp->fd = fd;
     qmp->deadline_ms = clock_mono_ms() + VMM_API_TIMEOUT_MS;
     cleanup_json cJSON *greeting = NULL;
-    int result = -1;
-    if (qmp_connect(qmp, socket, err) == 0 && qmp_read(qmp, &greeting, err) == 0 &&
-        qmp_execute(qmp, "qmp_capabilities", err) == 0)
-        result = qmp_execute(qmp, command, err);
-    cleanup_close_func(&qmp->fd);
-    return result;
+    if (qmp_read(qmp, &greeting, err) < 0 || qmp_execute(qmp, "qmp_capabilities", err) < 0)
+        return -1;
+    return qmp_execute(qmp, command, err);
+}
+
+int vmm_qmp_command(int socket_fd, const char *command, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", socket_fd);
+    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "connecting to QEMU's monitor");
+    return vmm_qmp_talk(fd, command, err);
 }

@@ -10,7 +10,6 @@ enum {
     PAUSE_FIRST_MS = 1,
     PAUSE_LAST_MS = 50,
     ANSWER_MAX = 32, /* "OK 4294967295\n" and some room */
-    MARK_SIZE = WIRE_TOKEN_SIZE + WIRE_NONCE_SIZE,
 };
 
 #define cleanup_conn cleanup(conn_cleanup)
@@ -56,8 +55,7 @@ static int wait_readable(struct vsock_conn *conn, int cancel, int64_t deadline_m
     return 0;
 }
 
-/* 1: "OK <number>\n" was there and is taken. 0: not whole yet. */
-static int take_answer(struct vsock_conn *conn, struct error *err)
+int vsock_answer_take(struct vsock_conn *conn, struct error *err)
 {
     size_t have = conn->in.end - conn->in.at;
     if (have == 0)
@@ -86,7 +84,7 @@ static int hybrid_attempt(int uds, uint32_t port, int cancel, int64_t deadline_m
     if (unix_connect(uds, &conn, err) || send_whole(conn, line, (size_t)len, err))
         return -1;
     for (;;) {
-        int got = take_answer(conn, err);
+        int got = vsock_answer_take(conn, err);
         if (got < 0)
             return -1;
         if (got > 0) {
@@ -145,18 +143,17 @@ int vsock_connect(int uds, uint32_t port, int cancel, int64_t deadline_ms, struc
     }
 }
 
-/* 1: the mark was found and is taken, with all that stood before it. */
-static int take_mark(struct vsock_conn *conn, const uint8_t mark[static MARK_SIZE])
+int vsock_mark_take(struct vsock_conn *conn, const uint8_t mark[static VSOCK_MARK_SIZE])
 {
     size_t have = conn->in.end - conn->in.at;
-    if (have < MARK_SIZE)
+    if (have < VSOCK_MARK_SIZE)
         return 0;
     const uint8_t *start = conn->in.data + conn->in.at;
-    const uint8_t *found = memmem(start, have, mark, MARK_SIZE);
+    const uint8_t *found = memmem(start, have, mark, VSOCK_MARK_SIZE);
     if (found)
-        vsock_queue_drop(&conn->in, (size_t)(found - start) + MARK_SIZE);
+        vsock_queue_drop(&conn->in, (size_t)(found - start) + VSOCK_MARK_SIZE);
     else /* its beginning may be the last bytes */
-        vsock_queue_drop(&conn->in, have - (MARK_SIZE - 1));
+        vsock_queue_drop(&conn->in, have - (VSOCK_MARK_SIZE - 1));
     return found != NULL;
 }
 
@@ -164,13 +161,13 @@ static int serial_attempt(int uds, const uint8_t token[static WIRE_TOKEN_SIZE], 
                           int64_t deadline_ms, struct vsock_conn **ret, struct error *err)
 {
     cleanup_conn struct vsock_conn *conn = NULL;
-    uint8_t mark[MARK_SIZE];
+    uint8_t mark[VSOCK_MARK_SIZE];
     memcpy(mark, token, WIRE_TOKEN_SIZE);
     if (getrandom(mark + WIRE_TOKEN_SIZE, WIRE_NONCE_SIZE, 0) != WIRE_NONCE_SIZE)
         return error_set(err, ERR_SYSTEM, errno, "cannot make a nonce");
     if (unix_connect(uds, &conn, err) || send_whole(conn, mark, sizeof mark, err))
         return -1;
-    while (!take_mark(conn, mark)) {
+    while (!vsock_mark_take(conn, mark)) {
         if (clock_left_ms(deadline_ms) == 0)
             return error_set(err, ERR_GUEST_TIMEOUT, 0, "the guest did not answer in time");
         if (wait_readable(conn, cancel, deadline_ms, err) ||

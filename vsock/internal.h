@@ -10,6 +10,7 @@ enum {
     VSOCK_QUEUE_MIN = 4096,
     VSOCK_READ_AHEAD = 16 * VSOCK_FRAME_SIZE, /* most that is kept unread while we write */
     VSOCK_CHUNK = 32768,                      /* of stdin in a frame */
+    VSOCK_MARK_SIZE = WIRE_TOKEN_SIZE + WIRE_NONCE_SIZE,
 };
 
 /* The bytes between `at` and `end` wait. */
@@ -46,6 +47,11 @@ int vsock_poll(struct pollfd *fds, nfds_t count, int64_t deadline_ms, struct err
 void vsock_conn_trim(struct vsock_conn *conn);
 /* Forgets the first `len` unread bytes (connecting only: they are no frames yet). */
 void vsock_queue_drop(struct vsock_queue *queue, size_t len);
+
+/* Firecracker's answer to CONNECT. 1: "OK <number>\n" was there and is taken. 0: not whole yet. */
+int vsock_answer_take(struct vsock_conn *conn, struct error *err);
+/* 1: the mark was found and is taken, with all that stood before it. 0: not yet. */
+int vsock_mark_take(struct vsock_conn *conn, const uint8_t mark[static VSOCK_MARK_SIZE]);
 
 /* JSON as one control frame into the queue. ERR_BODY_TOO_LARGE if it does not fit a frame. */
 int vsock_message_queue(struct vsock_conn *conn, const cJSON *json, struct error *err);

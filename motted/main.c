@@ -13,14 +13,15 @@ static void print_help(void)
            "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
            "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
            "                                              rules, cgroups and records\n"
-           "  motted doctor|image|leftovers|token …       see motte-admin\n\n"
+           "  motted doctor|image|kernel|leftovers|token …\n"
+           "                                              see motte-admin\n\n"
            "The same options stand in FILE as `option = value`, FILE being root's:\n");
     motted_options_print(stdout);
 }
 
 static bool is_admin_word(const char *word)
 {
-    static const char *const words[] = {"doctor", "image", "leftovers", "token"};
+    static const char *const words[] = {"doctor", "image", "kernel", "leftovers", "token"};
     for (size_t i = 0; i < COUNT_OF(words); i++)
         if (strcmp(word, words[i]) == 0)
             return true;

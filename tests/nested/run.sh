@@ -43,7 +43,7 @@ start() {
         -accel tcg,thread=multi,tb-size=512 -smp "$(nproc)" -m 6G -nodefaults -no-reboot \
         -display none -serial "file:$dir/console.log" \
         -kernel "$dir"/linux/boot/vmlinuz-* -initrd "$dir/initramfs" \
-        -append "console=ttyS0 quiet panic=-1 tsc=reliable tsc_early_khz=$("$build/dev/tests/nested/tsc_khz") systemd.wants=motte-tests.service systemd.mask=serial-getty@ttyS0.service" \
+        -append "console=ttyS0 quiet loglevel=3 panic=-1 tsc=reliable tsc_early_khz=$("$build/dev/tests/nested/tsc_khz") systemd.wants=motte-tests.service systemd.mask=serial-getty@ttyS0.service systemd.mask=e2scrub_reap.service" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/tree.sqfs" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/modules.sqfs" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/host.sqfs" \

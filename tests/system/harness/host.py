@@ -1,10 +1,11 @@
 """The host as the tests see it from outside: firewall, processes, cgroups, mounts."""
 
+import contextlib
 import ctypes
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
@@ -113,17 +114,20 @@ def mounts_below(folder: Path) -> list[str]:
     return [line for line in lines if line.split()[4].startswith(f"{folder}/")]
 
 
-def namespaces_held(pid: int) -> list[str]:
-    """Network namespaces that a process keeps alive by a descriptor."""
-    found = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = os.readlink(fd)
-        except OSError:
-            continue
-        if target.startswith("net:["):
-            found.append(target)
-    return found
+def namespaces_alive(within: Collection[int] | None = None) -> set[str]:
+    """ "net:[4026531840]" and the like: what the processes (all, or these) live in or hold open. A
+    namespace with neither is gone, but for a mount of it, which mounts_below() sees."""
+    found = set()
+    for pid in processes() if within is None else within:
+        for folder in ("ns", "fd"):
+            try:
+                names = [entry.path for entry in os.scandir(f"/proc/{pid}/{folder}")]
+            except OSError:
+                continue
+            for name in names:
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(name))
+    return {target for target in found if re.fullmatch(r"[a-z]+:\[\d+\]", target)}
 
 
 def files_below(folder: Path) -> list[str]:

@@ -117,31 +117,53 @@ static bool same_as_published(const struct admin *admin, int state,
            memcmp(old.digest, digest, HASH_SIZE) == 0 && strcmp(old.kernel, admin->kernel) == 0;
 }
 
+/* ./build/python.sqfs is called python unless --name says otherwise. */
+static void name_of_file(const char *path, char out[static 256])
+{
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    size_t start = len;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    snprintf(out, 256, "%.*s", (int)(len - start), path + start);
+    char *dot = strrchr(out, '.');
+    if (dot != NULL && dot != out)
+        *dot = '\0';
+}
+
 static int check_arguments(const struct admin *admin, struct error *err)
 {
-    if (admin->operand == NULL || admin->name == NULL || admin->kernel == NULL)
-        return error_set(err, ERR_CONFIG, 0,
-                         "`image add` needs FILE or DIR, --name NAME and --kernel NAME");
     if (!id_name_valid(admin->name))
         return error_set(err, ERR_CONFIG, 0,
-                         "`%.40s` cannot name an image: 1 to %d of [a-z0-9._-], a letter or digit "
-                         "first",
+                         "`%.40s` cannot name an image: give --name with 1 to %d of [a-z0-9._-], a "
+                         "letter or digit first",
                          admin->name, ID_NAME_MAX);
-    if (!id_name_valid(admin->kernel))
+    if (admin->kernel != NULL && !id_name_valid(admin->kernel))
         return error_set(err, ERR_CONFIG, 0, "`%.40s` cannot name a kernel", admin->kernel);
     return 0;
 }
 
-int admin_image_add(const struct admin *admin, struct error *err)
+int admin_image_add(const struct admin *given, struct error *err)
 {
     cleanup(admin_stage_release) struct admin_stage stage = ADMIN_STAGE_INIT;
+    struct admin filled = *given;
+    const struct admin *admin = &filled;
     struct image_kernel kernel;
     uint8_t digest[HASH_SIZE];
     uint64_t size = 0;
+    char name[256], only[ID_NAME_MAX + 1];
+    if (given->operand == NULL)
+        return error_set(err, ERR_CONFIG, 0, "`image add` needs FILE or DIR");
+    name_of_file(given->operand, name);
+    filled.name = given->name != NULL ? given->name : name;
     if (check_arguments(admin, err) < 0 || admin_stage_open(admin, &stage, err) < 0)
         return -1;
+    if (given->kernel == NULL && admin_kernel_only(stage.state, only, err) < 0)
+        return -1;
+    filled.kernel = given->kernel != NULL ? given->kernel : only;
     if (image_kernel_load(stage.state, admin->kernel, &kernel, err) < 0)
-        return error_wrap(err, "Add the kernel first, `motte-admin kernel add`");
+        return error_wrap(err, "Add the kernel first, `motted kernel add`");
     if (stage_disk(admin, &stage, err) < 0 ||
         admin_stage_seal(&stage, "disk", digest, &size, err) < 0)
         return -1;

@@ -159,6 +159,8 @@ int admin_scan_files(const struct admin *admin, const struct admin_live *live,
 int admin_image_add(const struct admin *admin, struct error *err);
 int admin_image_list(const struct admin *admin, struct error *err);
 int admin_image_remove(const struct admin *admin, struct error *err);
+/* The name of the one kernel there is; an error when there is none, or a choice. */
+int admin_kernel_only(int state, char out[static ID_NAME_MAX + 1], struct error *err);
 int admin_kernel_add(const struct admin *admin, struct error *err);
 int admin_kernel_list(const struct admin *admin, struct error *err);
 int admin_kernel_remove(const struct admin *admin, struct error *err);

@@ -145,6 +145,31 @@ static const char *text_of(const cJSON *object, const char *name)
     return text != NULL ? text : "";
 }
 
+int admin_kernel_only(int state, char out[static ID_NAME_MAX + 1], struct error *err)
+{
+    cleanup_json cJSON *list = cJSON_CreateArray();
+    char names[160] = "";
+    if (list == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "Out of memory");
+    if (collect_kernels(state, list, err) < 0)
+        return -1;
+    const cJSON *one;
+    cJSON_ArrayForEach(one, list)
+    {
+        size_t len = strlen(names);
+        snprintf(names + len, sizeof(names) - len, "%s%s", len == 0 ? "" : ", ",
+                 text_of(one, "name"));
+    }
+    if (cJSON_GetArraySize(list) == 0)
+        return error_set(err, ERR_CONFIG, 0,
+                         "There is no kernel to boot an image with: add one, `motted kernel add`");
+    if (cJSON_GetArraySize(list) > 1)
+        return error_set(err, ERR_CONFIG, 0, "Say with --kernel which of these boots it: %s",
+                         names);
+    snprintf(out, ID_NAME_MAX + 1, "%.*s", ID_NAME_MAX, names);
+    return 0;
+}
+
 static bool is_true(const cJSON *object, const char *name)
 {
     return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, name));

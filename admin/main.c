@@ -10,8 +10,9 @@ struct command {
 
 static const struct command commands[] = {
     {{"image", "add"},
-     "FILE|DIR --name NAME --kernel NAME [--replace] [--raw]",
-     "add a squashfs, or a directory to pack as one, to the catalogue",
+     "FILE|DIR [--name NAME] [--kernel NAME] [--replace] [--raw]",
+     "add a squashfs, or a directory to pack as one, to the catalogue; its name is the file's,\n"
+     "        its kernel the only one there is",
      admin_image_add},
     {{"image", "list"}, "[--json]", "what VMs can be made from", admin_image_list},
     {{"image", "remove"}, "NAME", "running VMs keep what they have", admin_image_remove},
@@ -34,7 +35,7 @@ static const struct command commands[] = {
 
 static void usage(FILE *out)
 {
-    fprintf(out, "Usage: motte-admin COMMAND [OPTION]...\n\n");
+    fprintf(out, "Usage: motted COMMAND [OPTION]...\n\n");
     for (size_t i = 0; i < COUNT_OF(commands); i++)
         fprintf(out, "  %s%s%s %s\n        %s\n", commands[i].words[0],
                 commands[i].words[1] != NULL ? " " : "",
@@ -61,9 +62,18 @@ static const struct command *find_command(int argc, char **argv, int *ret_words)
     return NULL;
 }
 
+/* Wherever it stands: `motted image --help` too. */
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)) {
+    if (wants_help(argc, argv)) {
         usage(stdout);
         return 0;
     }

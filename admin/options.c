@@ -102,7 +102,7 @@ int admin_options(struct admin *admin, int argc, char **argv, struct error *err)
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == '?')
-            return error_set(err, ERR_CONFIG, 0, "See `motte-admin --help`");
+            return error_set(err, ERR_CONFIG, 0, "See `motted image --help`");
         if (take(admin, option, optarg, err) < 0)
             return -1;
     }

@@ -116,6 +116,18 @@ static size_t find_field(const char *name, const struct json_field *fields, size
     return i;
 }
 
+static int refuse_unknown(const char *name, const struct json_field *fields, size_t count,
+                          struct error *err)
+{
+    char known[160] = "";
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(known);
+        snprintf(known + len, sizeof(known) - len, "%s%s", i == 0 ? "" : ", ", fields[i].name);
+    }
+    return error_set(err, ERR_FIELD_UNKNOWN, 0, "`%.*s` is not a known field; these are: %s",
+                     json_utf8_clip(name, 48), name, known);
+}
+
 int json_decode(const cJSON *object, const struct json_field *fields, size_t count, void *out,
                 struct error *err)
 {
@@ -128,8 +140,7 @@ int json_decode(const cJSON *object, const struct json_field *fields, size_t cou
     {
         size_t i = find_field(value->string, fields, count);
         if (i == count)
-            return error_set(err, ERR_FIELD_UNKNOWN, 0, "`%.*s` is not a known field",
-                             json_utf8_clip(value->string, 64), value->string);
+            return refuse_unknown(value->string, fields, count, err);
         if (seen & UINT64_C(1) << i)
             return error_set(err, ERR_JSON, 0, "`%s` is given twice", fields[i].name);
         if (decode_field(value, &fields[i], out, err) < 0)

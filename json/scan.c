@@ -73,7 +73,7 @@ static int scan_unicode(struct scan *scan)
 static int scan_string(struct scan *scan)
 {
     if (!take(scan, '"'))
-        return fail(scan, "expected a string");
+        return fail(scan, "expected a string in double quotes");
     while (!take(scan, '"')) {
         if (scan->at >= scan->len)
             return fail(scan, "unfinished string");

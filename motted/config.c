@@ -62,9 +62,10 @@ static int read_argument(struct motted_config *config, const char *argument, str
     const char *equals = strchr(argument, '=');
     size_t len = equals == NULL ? strlen(argument) : (size_t)(equals - argument);
     if (strncmp(argument, "--", 2) != 0 || len - 2 >= sizeof(key))
-        return error_set(err, ERR_CONFIG, 0, "`%.60s` is no option; see motted --help", argument);
+        return error_set(err, ERR_CONFIG, 0,
+                         "`%.60s` is no option and no command; see motted --help", argument);
     snprintf(key, sizeof(key), "%.*s", (int)(len - 2), argument + 2);
-    if (equals == NULL && !motted_option_is_flag(key))
+    if (equals == NULL && motted_option_wants_value(key))
         return error_set(err, ERR_CONFIG, 0, "--%s wants a value: --%s=…", key, key);
     return motted_option(config, key, equals == NULL ? "true" : equals + 1, err);
 }
@@ -74,7 +75,7 @@ static bool read_action(struct motted_config *config, const char *argument)
 {
     if (strcmp(argument, "--purge") == 0)
         config->purge = true;
-    else if (strcmp(argument, "--help") == 0)
+    else if (strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0)
         config->help = true;
     else if (strcmp(argument, "--version") == 0)
         config->version = true;

@@ -42,7 +42,7 @@ int motted_config_read(struct motted_config *config, int argc, char *const *argv
 /* options.c: one `key = value`. */
 int motted_option(struct motted_config *config, const char *key, const char *value,
                   struct error *err);
-bool motted_option_is_flag(const char *key);
+bool motted_option_wants_value(const char *key);
 void motted_options_print(FILE *out);
 
 /* What is handed to the front. */

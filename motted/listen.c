@@ -126,7 +126,7 @@ static int listen_on(const char *where, gid_t gid, bool *ret_tcp, struct error *
     if (strncmp(where, "unix:", 5) == 0)
         return listen_unix(where + 5, gid, err);
     return error_set(err, ERR_CONFIG, 0,
-                     "listen: `%.60s` is neither unix:/PATH nor tcp:ADDRESS:PORT", where);
+                     "`%.60s` is no place to listen on: use unix:/PATH or tcp:ADDRESS:PORT", where);
 }
 
 int motted_listen_all(const struct motted_config *config, struct motted_front *front,

@@ -13,8 +13,10 @@ static void print_help(void)
            "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
            "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
            "                                              rules, cgroups and records\n"
-           "  motted doctor|image|kernel|leftovers|token …\n"
-           "                                              see motte-admin\n\n"
+           "  motted doctor                               what this host lacks, and what to do\n"
+           "  motted image|kernel add|list|remove …       what VMs boot from\n"
+           "  motted leftovers                            what VMs that are gone left behind\n"
+           "  motted token NAME                           a line for --token-file\n\n"
            "The same options stand in FILE as `option = value`, FILE being root's:\n");
     motted_options_print(stdout);
 }

@@ -147,10 +147,26 @@ static const struct option *find(const char *key)
     return NULL;
 }
 
-bool motted_option_is_flag(const char *key)
+bool motted_option_wants_value(const char *key)
 {
     const struct option *option = find(key);
-    return option != NULL && option->kind == FLAG;
+    return option != NULL && option->kind != FLAG;
+}
+
+/* `max_vms` and `memory` are near to something. */
+static int refuse_unknown(const char *key, struct error *err)
+{
+    char wanted[64], near[128] = "";
+    snprintf(wanted, sizeof(wanted), "%s", key);
+    for (char *c = wanted; *c != '\0'; c++)
+        *c = (char)(*c == '_' ? '-' : tolower((unsigned char)*c));
+    for (size_t i = 0; i < COUNT_OF(options) && strlen(wanted) >= 3; i++) {
+        size_t len = strlen(near);
+        if (strstr(options[i].key, wanted) != NULL)
+            snprintf(near + len, sizeof(near) - len, "%s %s", len == 0 ? "; there is" : ",",
+                     options[i].key);
+    }
+    return error_set(err, ERR_CONFIG, 0, "no such option: %.60s%s; see motted --help", key, near);
 }
 
 int motted_option(struct motted_config *config, const char *key, const char *value,
@@ -158,7 +174,7 @@ int motted_option(struct motted_config *config, const char *key, const char *val
 {
     const struct option *option = find(key);
     if (option == NULL)
-        return error_set(err, ERR_CONFIG, 0, "no such option: %.60s; see motted --help", key);
+        return refuse_unknown(key, err);
     char *field = (char *)config + option->offset;
     switch (option->kind) {
     case TEXT:

@@ -1,4 +1,6 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
+#
 # /init of the nested host: the disks' file systems over each other, the first on top, with a
 # writable one over all; then systemd. Says what failed and powers off, so that nobody waits.
 fail() {

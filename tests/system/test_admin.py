@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +137,39 @@ def test_R21_one_disk_has_one_kernel(catalogue: Catalogue) -> None:
     assert catalogue.run("image", "remove", "i").returncode == 0
     assert catalogue.run("kernel", "remove", "k").returncode == 0
     assert catalogue.images() == []
+
+
+def test_R21_an_image_needs_no_more_than_its_file(catalogue: Catalogue) -> None:
+    """Its name is the file's; the kernel is the one there is."""
+    disk = catalogue.folder / "my-tools.v2.img"
+    disk.write_bytes(b"x" * 512)
+    assert catalogue.run("image", "add", str(disk), "--raw").returncode == 0
+    (image,) = catalogue.images()
+    assert (image["name"], image["kernel"]) == ("my-tools.v2", "k")
+    odd = catalogue.folder / "My Tools.img"
+    odd.write_bytes(b"y" * 512)
+    catalogue.refused(catalogue.run("image", "add", str(odd), "--raw"), "--name")
+    kernel = str(catalogue.folder / "kernel")
+    assert catalogue.run("kernel", "add", kernel, "--name", "k2").returncode == 0
+    done = catalogue.run("image", "add", str(disk), "--raw", "--name", "j")
+    catalogue.refused(done, "--kernel")
+    assert {"k", "k2"} == set(done.stderr.split("boots it: ")[1].split(" (")[0].split(", "))
+    assert len(catalogue.images()) == 1
+
+
+@pytest.mark.parametrize("word", ["doctor", "image", "kernel", "leftovers", "token"])
+def test_R39_every_admin_command_is_a_word_of_motted(catalogue: Catalogue, word: str) -> None:
+    """One program to know; it executes motte-admin, which knows the word."""
+    motted = str(build_dir() / "bin" / "motted")
+    argv = [motted, word, "--no-such-option"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "motted error" not in done.stderr, done.stderr
+    assert "Usage: motted COMMAND" in done.stderr or "motted image --help" in done.stderr
+    asked = subprocess.run([motted, word, "--help"], check=True, capture_output=True, text=True)
+    assert re.search(rf"^  {word}\b", asked.stdout, re.M)
+    helped = subprocess.run([motted, "-h"], check=True, capture_output=True, text=True).stdout
+    assert re.search(rf"^  motted .*\b{word}\b", helped, re.M)
 
 
 def test_R18_the_doctor_names_what_is_missing(catalogue: Catalogue) -> None:

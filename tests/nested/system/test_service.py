@@ -61,7 +61,7 @@ def wait_restarted(old: int, seconds: float = 60) -> None:
             return
         if time.monotonic() > deadline:
             raise TimeoutError(f"motted did not come back: {fields}")
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,15 @@ def service() -> Iterator[None]:
     CONFIG.write_bytes(CONFIG.with_suffix(".conf.example").read_bytes())
     for words in (
         ("kernel", "add", str(guest_dir() / "kernel"), "--name", "debian"),
-        ("image", "add", str(guest_dir() / "python.sqfs"), "--name", "python", "--kernel", "debian"),
+        (
+            "image",
+            "add",
+            str(guest_dir() / "python.sqfs"),
+            "--name",
+            "python",
+            "--kernel",
+            "debian",
+        ),
     ):
         run("motted", *words)
     run("systemctl", "start", "motted")
@@ -125,9 +133,7 @@ def test_R02_vms_outlive_a_restart_of_the_service(client: Client, vm: dict[str, 
 
 
 @pytest.mark.parametrize("half", [main_pid, front_pid])
-def test_R02_systemd_brings_both_halves_back(
-    client: Client, vm: dict[str, Any], half: Any
-) -> None:
+def test_R02_systemd_brings_both_halves_back(client: Client, vm: dict[str, Any], half: Any) -> None:
     (pid,) = vmms()
     before = main_pid()
     os.kill(half(), signal.SIGKILL)

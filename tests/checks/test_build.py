@@ -14,6 +14,14 @@ PREFIXES = {
     "base": ("error_", "cleanup_", "log_", "buf_", "ring_", "clock_", "hash_", "id_", "fs_", "kv_")
 }
 OUR_SENTENCE = "Motte runs on Linux only"
+WARNINGS = [
+    "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wvla",
+    "-Wundef", "-Wcast-qual", "-Wwrite-strings", "-Wpointer-arith", "-Wstrict-prototypes",
+    "-Wmissing-prototypes", "-Wold-style-definition", "-Wformat=2", "-Wimplicit-fallthrough",
+    "-Wswitch-enum", "-Wnull-dereference", "-Wjump-misses-init", "-Wduplicated-cond",
+    "-Wduplicated-branches", "-Wlogical-op",
+]  # fmt: skip
+HARDENING = ["-fstack-protector-strong", "-fno-common", "-fvisibility=hidden"]
 
 
 def source_of(folder: str, path: Path) -> Path:
@@ -71,8 +79,36 @@ def test_R35_every_source_is_compiled_with_warnings_as_errors() -> None:
     written = {p for folder in tree.FOLDERS for p in (tree.ROOT / folder).glob("*.c")}
     assert written <= compiled, f"never compiled: {sorted(map(str, written - compiled))}"
     for name, command in ours.items():
-        for flag in ("-Wall", "-Wextra", "-Wconversion", "-Werror"):
-            assert f" {flag} " in command, f"{name} lacks {flag}"
+        missing = {*WARNINGS, "-Werror", *HARDENING} - set(command.split())
+        assert not missing, f"{name} lacks {missing}"
+
+
+PROGRAMS = ["motted", "motte-front", "motte-admin", "motte-agent"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_R35_programs_are_hardened(name: str) -> None:
+    """As linked: position-independent, relocations read-only, no executable stack, canaries."""
+    path = tree.programs_folder() / "bin" / name
+    headers = tree.run("readelf", "-hlW", path).stdout
+    dynamic = tree.run("readelf", "-dW", path).stdout
+    assert re.search(r"^\s+Type:\s+DYN ", headers, re.M), "not position-independent"
+    assert re.search(r"^\s+GNU_STACK .* RW ", headers, re.M), "the stack is executable"
+    assert "GNU_RELRO" in headers
+    assert ("INTERP" in headers) == (name != "motte-agent"), "the agent brings all with it"
+    assert re.search(r"\(FLAGS_1\).*\bNOW\b.*\bPIE\b", dynamic)
+    assert not re.search(r"TEXTREL|RPATH|RUNPATH", dynamic)
+    assert "__stack_chk_fail" in tree.run("nm", path).stdout
+
+
+def test_R35_a_release_checks_sizes_at_run_time(tmp_path: Path) -> None:
+    done = tree.run("cmake", "--preset", "release", "-B", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for entry in json.loads((tmp_path / "compile_commands.json").read_text()):
+        if Path(entry["file"]).parent in [tree.ROOT / folder for folder in tree.FOLDERS]:
+            words = entry["command"].split()
+            assert "-D_FORTIFY_SOURCE=2" in words, entry["file"]
+            assert "-O2" in words, "without it there is nothing to fortify"
 
 
 def test_R35_no_flag_is_undeclared() -> None:

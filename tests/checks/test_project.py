@@ -46,6 +46,31 @@ def test_R39_every_configuration_key_is_documented() -> None:
     assert set(re.findall(r"^#([a-z-]+) = ", example, re.M)) == keys
 
 
+def test_R39_the_way_of_a_request_is_where_readme_says() -> None:
+    """Four hops that share a noun: route, handler, engine, steps."""
+    chain = ["server/main.c", "api/routes.c", "api/vms.c", "vmm/spawn.c", "vmm/steps.c"]
+    written = " → ".join(f"`{name}`" for name in chain)
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert written in (tree.ROOT / name).read_text(encoding="utf-8"), name
+
+    def text(name: str) -> str:
+        return (tree.ROOT / name).read_text(encoding="utf-8")
+
+    assert re.search(r'\{"POST",\s+"/vms",\s+api_vm_create,', text("api/routes.c"))
+    assert re.search(r"^int api_vm_create\(", text("api/vms.c"), re.M)
+    assert "vmm_spawn" in text("api/vms.c")
+    assert re.search(r"^int vmm_spawn\(", text("vmm/spawn.c"), re.M)
+    assert "vmm_steps" in text("vmm/spawn.c")
+    assert re.search(r"vmm_steps\[.*\] = \{", text("vmm/steps.c"))
+
+
+def test_R39_readme_names_only_files_that_are_there() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
+        said = (tree.ROOT / name).read_text(encoding="utf-8")
+        for path in re.findall(r"`([\w.-]+/[\w./-]*)`", said):
+            assert (tree.ROOT / path).exists(), f"{name} names {path}"
+
+
 def known_tests() -> str:
     """All text in which a test or check could be named."""
     kinds = tree.files(".c", ".py", ".sh", "CMakeLists.txt")

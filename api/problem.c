@@ -74,7 +74,9 @@ static const struct api_problem_kind kinds[ERR_COUNT] = {
                             5},
     [ERR_BOOT_TIMEOUT] =
         {504, "The guest did not start in time",
-         "See detail for the last console lines; try more memory or another image.", 0},
+         "Try again when the host is less busy; if that does not help, see detail for the last "
+         "console lines, and try more memory or another image.",
+         0},
     [ERR_GUEST_PROTOCOL] = {502, "The guest broke the protocol",
                             "Delete the VM: its agent is damaged or hostile.", 0},
     [ERR_GUEST_CLOSED] = {502, "The guest closed the connection",

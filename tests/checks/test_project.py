@@ -71,6 +71,17 @@ def test_R39_readme_names_only_files_that_are_there() -> None:
             assert (tree.ROOT / path).exists(), f"{name} names {path}"
 
 
+def test_R37_every_fuzz_target_is_built_and_has_a_corpus() -> None:
+    folder = tree.ROOT / "tests" / "fuzz"
+    targets = {path.stem.removeprefix("fuzz_") for path in folder.glob("fuzz_*.c")}
+    assert len(targets) >= 9
+    lines = (folder / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert set(re.findall(r"^motte_fuzz\((\w+)", lines, re.M)) == targets
+    for target in targets:
+        assert len(list((folder / "corpus" / target).iterdir())) >= 3, target
+    assert {path.name for path in (folder / "corpus").iterdir()} == targets
+
+
 def known_tests() -> str:
     """All text in which a test or check could be named."""
     kinds = tree.files(".c", ".py", ".sh", "CMakeLists.txt")

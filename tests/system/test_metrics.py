@@ -55,7 +55,7 @@ def test_R05_families_move_by_real_events(client: Client, backend: Backend) -> N
     assert total(alive, "motte_vms", state="running") == 1
     assert total(after, "motte_vms", state="running") == 0
     assert moved("motte_spawns_total") == 2
-    assert moved("motte_spawn_failures_total", code="id_taken") == 1
+    assert moved("motte_spawn_failures_total", step="admit", code="id_taken") == 1
     assert moved("motte_spawn_duration_seconds_count") >= 1
     for step in ("guard", "launch", "hello"):
         assert moved("motte_spawn_step_duration_seconds_count", step=step) == 1, step
@@ -65,6 +65,11 @@ def test_R05_families_move_by_real_events(client: Client, backend: Backend) -> N
     assert moved("motte_vm_ends_total", reason="deleted") == 1
     assert moved("motte_http_requests_total", status="201") == 1
     assert moved("motte_http_requests_total", status="409") == 1
+    assert moved("motte_http_requests_total", route="/vms/{id}/exec", status="200") == 1
+    assert moved("motte_http_requests_total", route="/vms/{id}/exec", status="504") == 1
+    assert moved("motte_http_requests_total", route="/vms/{id}", method="DELETE", status="204") == 1
+    version = client.expect(200, "GET", "/capabilities").json()["version"]
+    assert total(after, "motte_build_info", version=version) == 1
     assert total(after, "motte_process_resident_memory_bytes", half="front") > 1 << 20
     assert total(after, "motte_process_resident_memory_bytes", half="root") > 1 << 19
     assert total(after, "motte_process_open_fds", half="root") > 3

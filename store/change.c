@@ -1,10 +1,7 @@
 /* The four changes of a VM's life. Each is one transaction on the writing connection. */
 #include "store/internal.h"
 
-/* What a change does inside its transaction. */
-typedef int change_body(sqlite3 *db, void *context, struct error *err);
-
-static int change(struct store *store, change_body *body, void *context, struct error *err)
+int store_change(struct store *store, store_change_body *body, void *context, struct error *err)
 {
     pthread_mutex_lock(&store->writing);
     int result = store_begin(store->writer, err);
@@ -22,6 +19,19 @@ static int change(struct store *store, change_body *body, void *context, struct 
 static int run(sqlite3_stmt *statement, struct error *err)
 {
     return store_step(statement, err) < 0 ? -1 : 0;
+}
+
+/* Its detail is what `sql` makes of two texts: SQLite quotes them. */
+static int audit(sqlite3 *db, const char *instance, enum store_audit_kind kind, const char *sql,
+                 const char *first, const char *second, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, sql, &statement, err) < 0 ||
+        store_bind_text(statement, 1, first, err) < 0 ||
+        store_bind_text(statement, 2, second, err) < 0 || store_step(statement, err) < 0)
+        return -1;
+    return store_audit_put(db, instance, kind, (const char *)sqlite3_column_text(statement, 0),
+                           err);
 }
 
 /* ---- insert ---- */
@@ -48,16 +58,18 @@ static int insert(sqlite3 *db, void *context, struct error *err)
     const struct store_vm *vm = context;
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (refuse_taken(db, vm, err) < 0 || store_prepare(db, STORE_INSERT_VM, &statement, err) < 0 ||
-        store_row_bind(statement, vm, err) < 0)
+        store_row_bind(statement, vm, err) < 0 || run(statement, err) < 0)
         return -1;
-    return run(statement, err);
+    return audit(db, vm->instance, STORE_AUDIT_CREATED,
+                 "SELECT json_object('hypervisor', ?1, 'seccomp', ?2)", vm->hypervisor, vm->seccomp,
+                 err);
 }
 
 int store_vm_insert(struct store *store, const struct store_vm *vm, struct error *err)
 {
     struct store_vm row = *vm;
     row.state = STORE_CREATING;
-    return change(store, insert, &row, err);
+    return store_change(store, insert, &row, err);
 }
 
 /* ---- running ---- */
@@ -81,13 +93,13 @@ static int running(sqlite3 *db, void *context, struct error *err)
         return -1;
     if (sqlite3_changes(db) == 0)
         return error_set(err, ERR_CANCELLED, 0, "VM `%s` was deleted while it was made", vm->id);
-    return 0;
+    return store_audit_put(db, vm->instance, STORE_AUDIT_RUNNING, NULL, err);
 }
 
 int store_vm_running(struct store *store, const struct store_vm *vm, struct error *err)
 {
     struct store_vm row = *vm;
-    return change(store, running, &row, err);
+    return store_change(store, running, &row, err);
 }
 
 /* ---- deleting ---- */
@@ -121,7 +133,7 @@ int store_vm_deleting(struct store *store, const char *owner, const char *id, st
                       struct error *err)
 {
     struct deletion deletion = {.owner = owner, .id = id};
-    if (change(store, deleting, &deletion, err) < 0)
+    if (store_change(store, deleting, &deletion, err) < 0)
         return -1;
     *ret = deletion.vm;
     return 0;
@@ -173,7 +185,11 @@ static int end(sqlite3 *db, void *context, struct error *err)
                       &pruning, err) < 0 ||
         store_bind_number(pruning, 1, STORE_CERTIFICATES_MAX, err) < 0)
         return -1;
-    return run(pruning, err);
+    if (run(pruning, err) < 0)
+        return -1;
+    return audit(db, ending->instance, STORE_AUDIT_ENDED,
+                 "SELECT json_object('state', ?1, 'reason', ?2)", store_state_name(ending->state),
+                 ending->reason, err);
 }
 
 int store_vm_end(struct store *store, const char *instance, enum store_state state,
@@ -193,5 +209,5 @@ int store_vm_end(struct store *store, const char *instance, enum store_state sta
                             .console = console + skip, /* the newest bytes */
                             .console_len = len - skip,
                             .state = state};
-    return change(store, end, &ending, err);
+    return store_change(store, end, &ending, err);
 }

@@ -62,6 +62,19 @@ int store_check(sqlite3 *db, struct error *err);
 /* Brings a checked file to store_version in one transaction. */
 int store_migrate(sqlite3 *db, struct error *err);
 
+/* ---- change.c ---- */
+
+/* What a change does inside its transaction. */
+typedef int store_change_body(sqlite3 *db, void *context, struct error *err);
+/* One transaction on the writing connection; all or nothing of what `body` does. */
+int store_change(struct store *store, store_change_body *body, void *context, struct error *err);
+
+/* ---- audit.c ---- */
+
+/* Inside a change. */
+int store_audit_put(sqlite3 *db, const char *instance, enum store_audit_kind kind,
+                    const char *detail, struct error *err);
+
 /* ---- row.c: struct store_vm to and from a row ---- */
 
 /* The members that have a column of the same name, in the order of SELECT and INSERT. */

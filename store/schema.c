@@ -57,5 +57,21 @@ static const char version_1[] =
     ") STRICT;"
     "CREATE INDEX certificates_by_id ON certificates (id, owner, number);";
 
-const char *const store_migrations[] = {version_1};
+/* Whose VM it was stands in each entry: its row and its certificate may go before. audit_size has one
+ * row and is changed with the table. */
+static const char version_2[] = "CREATE TABLE audit ("
+                                "  seq INTEGER PRIMARY KEY,"
+                                "  wall_ms INTEGER NOT NULL,"
+                                "  instance TEXT NOT NULL,"
+                                "  number INTEGER NOT NULL," /* of the VM's entries, from 1 */
+                                "  id TEXT NOT NULL,"
+                                "  owner TEXT NOT NULL,"
+                                "  kind INTEGER NOT NULL,"
+                                "  detail TEXT NOT NULL,"
+                                "  UNIQUE (instance, number)"
+                                ") STRICT;"
+                                "CREATE TABLE audit_size (entries INTEGER NOT NULL) STRICT;"
+                                "INSERT INTO audit_size VALUES (0);";
+
+const char *const store_migrations[] = {version_1, version_2};
 const int store_version = (int)COUNT_OF(store_migrations);

@@ -18,6 +18,9 @@ enum {
     STORE_STEPS_MAX = 1024,
     STORE_CERTIFICATES_MAX = 10000, /* older ones go */
     STORE_PAGE_MAX = 500,
+    STORE_AUDIT_VM_MAX = 100, /* entries kept of one VM, */
+    STORE_AUDIT_MAX = 100000, /* and of all: some 20 MiB; the oldest go first */
+    STORE_AUDIT_DETAIL_SIZE = 256,
     STORE_LAYOUT = 1, /* how an instance is built; recovery undoes by it */
 };
 
@@ -107,5 +110,56 @@ struct store_totals {
     uint64_t memory_mib, vcpus;
 };
 int store_totals(struct store *store, struct store_totals *ret, struct error *err);
+
+/* ---- audit: what happened to a VM that matters for its isolation ---------------------------- */
+
+/*
+ * A ring per VM inside a ring of all, kept after the VM has ended. No entry holds text that a guest
+ * or a caller's command made. CREATED, RUNNING and ENDED are written by the changes above, in their
+ * transaction.
+ */
+enum store_audit_kind {
+    STORE_AUDIT_CREATED = 1,
+    STORE_AUDIT_GUARDS_CHECKED, /* every guard was read back before the guest could do anything */
+    STORE_AUDIT_RUNNING,
+    STORE_AUDIT_ADOPTED,           /* by a daemon that was restarted; its guards were read back */
+    STORE_AUDIT_GUARD_WRONG,       /* a line of the isolation report */
+    STORE_AUDIT_GUEST_PROTOCOL,    /* its agent broke the protocol */
+    STORE_AUDIT_SECCOMP_VIOLATION, /* its VMM made a system call that its filter blocks */
+    STORE_AUDIT_VMM_EXITED,        /* by itself */
+    STORE_AUDIT_ENDED,
+};
+const char *store_audit_kind_name(enum store_audit_kind kind); /* "created" */
+
+struct store_audit_new {
+    const char *instance; /* lives, or has a certificate; else there is no entry, and no error */
+    enum store_audit_kind kind;
+    const char *detail; /* a JSON object of less than STORE_AUDIT_DETAIL_SIZE bytes; NULL: {} */
+};
+/* All of them in one transaction. */
+int store_audit_add(struct store *store, const struct store_audit_new *entries, size_t count,
+                    struct error *err);
+
+struct store_audit {
+    int64_t seq; /* grows; gaps are other VMs' entries */
+    int64_t wall_ms;
+    char instance[ID_INSTANCE_SIZE];
+    char id[ID_VM_MAX + 1];
+    char owner[STORE_OWNER_MAX + 1];
+    enum store_audit_kind kind;
+    char detail[STORE_AUDIT_DETAIL_SIZE];
+};
+struct store_audit_filter {
+    const char *owner; /* NULL: any */
+    const char *id;    /* the VM that has this id, or had it last while its certificate is kept */
+    int64_t after;     /* cursor: the seq after which to go on, 0: start */
+    uint32_t limit;    /* 1 … STORE_AUDIT_VM_MAX */
+};
+/* Oldest first; *ret malloc'ed (caller frees). ERR_VM_UNKNOWN, ERR_QUERY. */
+int store_audit_list(struct store *store, const struct store_audit_filter *filter,
+                     struct store_audit **ret, size_t *ret_count, bool *ret_more,
+                     struct error *err);
+/* Entries of all VMs. */
+int store_audit_size(struct store *store, uint64_t *ret, struct error *err);
 
 #endif

@@ -5,7 +5,12 @@
 
 int fixture_open(struct fixture *fixture, struct error *err)
 {
-    strcpy(fixture->dir, "/tmp/motte-store-XXXXXX");
+    return fixture_open_in(fixture, "/tmp", err);
+}
+
+int fixture_open_in(struct fixture *fixture, const char *parent, struct error *err)
+{
+    snprintf(fixture->dir, sizeof(fixture->dir), "%s/motte-store-XXXXXX", parent);
     fixture->store = NULL;
     if (mkdtemp(fixture->dir) == NULL)
         return error_set(err, ERR_SYSTEM, 0, "mkdtemp");

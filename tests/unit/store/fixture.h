@@ -11,6 +11,8 @@ struct fixture {
 
 /* 0 or -1 with err. */
 int fixture_open(struct fixture *fixture, struct error *err);
+/* Elsewhere than in /tmp: a short absolute path. */
+int fixture_open_in(struct fixture *fixture, const char *parent, struct error *err);
 void fixture_release(struct fixture *fixture);
 /* Closes and opens again. */
 int fixture_reopen(struct fixture *fixture, struct error *err);

@@ -39,11 +39,30 @@ static struct store_audit *list(const char *owner, const char *id, int64_t after
     return entries;
 }
 
+/* Counted through a connection of the test's own. */
+static uint64_t rows(void)
+{
+    char path[64];
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    snprintf(path, sizeof(path), "%s/motte.db", f.dir);
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_prepare_v2(db, "SELECT count(*) FROM audit", -1, &statement, NULL),
+                 SQLITE_OK);
+    cr_assert_eq(sqlite3_step(statement), SQLITE_ROW);
+    uint64_t count = (uint64_t)sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return count;
+}
+
+/* What the store says, which must be what there is. */
 static uint64_t size(void)
 {
     struct error err = {0};
     uint64_t entries = 0;
     cr_assert_eq(store_audit_size(f.store, &entries, &err), 0, "%s", err.msg);
+    cr_assert_eq(rows(), entries);
     return entries;
 }
 

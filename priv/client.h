@@ -23,7 +23,7 @@ int priv_guard(struct priv_client *client, const char *instance, const struct pr
                struct error *err);
 
 struct priv_launched {
-    int pidfd, console, hello; /* owned by the caller; hello is -1 with QEMU */
+    int pidfd, console, hello, log; /* owned by the caller; hello and log are -1 with QEMU */
     uint8_t token[PRIV_TOKEN_SIZE];
 };
 int priv_launch(struct priv_client *client, const char *instance,

@@ -81,12 +81,15 @@ int priv_launch(struct priv_client *client, const char *instance,
     struct priv_request request = {0};
     memcpy(request.u.launch.image, image, HASH_SIZE);
     if (name_instance(&request, instance, err) != 0 ||
-        priv_call_ask(&call, client, &request, 2, 3, err) != 0) {
+        priv_call_ask(&call, client, &request, 2, 4, err) != 0) {
         return -1;
     }
+    if (call.fd_count == 3)
+        return bad_reply(&call, err);
     ret->pidfd = priv_call_take_fd(&call, 0);
     ret->console = priv_call_take_fd(&call, 1);
     ret->hello = call.fd_count > 2 ? priv_call_take_fd(&call, 2) : -1;
+    ret->log = call.fd_count > 3 ? priv_call_take_fd(&call, 3) : -1;
     memcpy(ret->token, call.reply.u.launch.token, PRIV_TOKEN_SIZE);
     return 0;
 }

@@ -58,7 +58,7 @@ static struct priv_instance_slot *insert(struct priv_server *server)
     struct priv_instance_slot *slot = calloc(1, sizeof(*slot));
     if (slot == NULL)
         return NULL;
-    slot->pidfd = slot->root = slot->console = -1;
+    slot->pidfd = slot->root = slot->console = slot->log = -1;
     server->slots[server->slot_count++] = slot;
     return slot;
 }
@@ -161,7 +161,8 @@ void priv_slot_close(struct priv_server *server, struct priv_instance_slot *slot
     cleanup_close_func(&slot->pidfd);
     cleanup_close_func(&slot->root);
     cleanup_close_func(&slot->console);
-    slot->pidfd = slot->root = slot->console = -1;
+    cleanup_close_func(&slot->log);
+    slot->pidfd = slot->root = slot->console = slot->log = -1;
     pthread_mutex_unlock(&server->lock);
 }
 

@@ -126,10 +126,13 @@ struct priv_instance_slot {
     struct priv_record record; /* state and shape change under the server's lock only */
     int pidfd;                 /* -1 before launch, or when the process is not ours */
     int root;                  /* jail root, O_PATH */
-    int console;               /* read end */
+    int console, log;          /* read ends; log: Firecracker's own, -1 with QEMU */
     bool child;                /* ours: it must be reaped, and it leaves a status */
     bool matches;              /* found at start and everything about it matches its record */
-    bool hurried, was_running; /* KILL came while another request had it */
+    bool hurried, was_running; /* KILL came before: while another request had it, or in vain */
+    bool has_status;           /* a KILL that failed later on has reaped it */
+    int32_t status;
+    uint32_t oom_kills;
 };
 
 struct priv_bytes {
@@ -237,6 +240,7 @@ int priv_prepare_firecracker(struct priv_server *server, struct priv_instance_sl
 int priv_prepare_qemu(struct priv_server *server, struct priv_instance_slot *slot,
                       const uint8_t image[static HASH_SIZE], struct priv_child *child,
                       struct error *err);
+#define PRIV_LOG "log" /* Firecracker's log: a FIFO in its root */
 /* Opens both ends of a pipe or FIFO: the slot's for reading, the child's output. */
 int priv_console_open(int pipe_fd, struct priv_instance_slot *slot, struct priv_child *child,
                       struct error *err);

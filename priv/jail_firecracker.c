@@ -43,6 +43,21 @@ static int write_filter(const struct priv_jail *jail, const struct priv_bytes *f
     return 0;
 }
 
+/* A FIFO apart from the console, on which a guest's serial port writes whatever it likes: so what
+ * the VMM says of itself cannot be said by its guest. Like the console, the VMM holds it open for
+ * reading too and neither blocks nor fails when nobody reads. */
+static int make_log(struct priv_instance_slot *slot, const struct priv_jail *jail,
+                    struct error *err)
+{
+    uint32_t uid = slot->record.uid;
+    if (mkfifoat(jail->root, PRIV_LOG, 0600) < 0 ||
+        fchownat(jail->root, PRIV_LOG, uid, uid, AT_SYMLINK_NOFOLLOW) < 0 ||
+        (slot->log = openat(jail->root, PRIV_LOG, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC)) <
+            0)
+        return error_set(err, ERR_LAUNCH, errno, "making the VMM's log");
+    return 0;
+}
+
 static int arguments(const struct priv_server *server, const struct priv_instance_slot *slot,
                      const char *filter_option, struct priv_child *child, struct error *err)
 {
@@ -55,7 +70,8 @@ static int arguments(const struct priv_server *server, const struct priv_instanc
         priv_child_arg(child, "%u", record->uid) | priv_child_arg(child, "--chroot-base-dir") |
         priv_child_arg(child, "%s", child->base_path) | priv_child_arg(child, "--cgroup-version") |
         priv_child_arg(child, "1") | priv_child_arg(child, "--") |
-        priv_child_arg(child, "--api-sock") | priv_child_arg(child, "/api.sock");
+        priv_child_arg(child, "--api-sock") | priv_child_arg(child, "/api.sock") |
+        priv_child_arg(child, "--log-path") | priv_child_arg(child, "/" PRIV_LOG);
     if (filter_option != NULL)
         failed |= priv_child_arg(child, "%s", filter_option);
     if (filter_option != NULL && strcmp(filter_option, "--seccomp-filter") == 0)
@@ -97,7 +113,8 @@ int priv_prepare_firecracker(struct priv_server *server, struct priv_instance_sl
     snprintf(child->program, sizeof(child->program), "%s", server->jailer);
     if (priv_jail_tmpfs(&child->jail, path, err) < 0 ||
         priv_jail_images(server, slot, image, &child->jail, &kernel, err) < 0 ||
-        make_hello(&child->jail, slot->record.uid, err) < 0 || make_console(slot, child, err) < 0)
+        make_hello(&child->jail, slot->record.uid, err) < 0 ||
+        make_log(slot, &child->jail, err) < 0 || make_console(slot, child, err) < 0)
         return -1;
     if (option != NULL && strcmp(option, "--seccomp-filter") == 0 &&
         write_filter(&child->jail, &server->filters[slot->record.shape.seccomp], slot->record.uid,

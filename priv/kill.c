@@ -29,12 +29,18 @@ static int end_process(struct priv_server *server, struct priv_instance_slot *sl
     if (ended != 1)
         return error_set(err, ERR_HYPERVISOR, 0, "the VMM of %s does not end after SIGKILL",
                          slot->record.instance);
-    reply->u.kill.was_running = running;
     int status = 0;
     if (slot->child && waitpid(slot->record.pid, &status, 0) == slot->record.pid) {
-        reply->u.kill.has_status = 1;
-        reply->u.kill.status = status;
+        slot->has_status = true;
+        slot->status = status;
     }
+    pthread_mutex_lock(&server->lock); /* should what comes next fail, the next KILL tells this */
+    slot->hurried = true;
+    slot->was_running = running;
+    pthread_mutex_unlock(&server->lock);
+    reply->u.kill.was_running = running;
+    reply->u.kill.has_status = slot->has_status;
+    reply->u.kill.status = slot->status;
     return 0;
 }
 
@@ -70,6 +76,10 @@ int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const
         return -1;
     priv_cgroup_usage(&server->cgroups, instance, 0, &usage);
     reply.u.kill.oom_kills = usage.oom_kills;
+    if (slot != NULL && slot->oom_kills < usage.oom_kills)
+        slot->oom_kills = usage.oom_kills;
+    if (slot != NULL)
+        reply.u.kill.oom_kills = slot->oom_kills;
     if (server->cgroups.count > 0 && priv_cgroup_destroy(&server->cgroups, instance, err) < 0)
         return -1;
     if (unguard(server, slot, instance, err) < 0)

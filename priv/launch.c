@@ -158,6 +158,8 @@ static int answer_launch(struct priv_instance_slot *slot, struct priv_child *chi
     slot->root = TAKE_FD(child->jail.root);
     if (child->jail.hello >= 0)
         answer->fds[answer->fd_count++] = TAKE_FD(child->jail.hello);
+    if (slot->log >= 0 && share(answer, slot->log, err) < 0)
+        return -1;
     memcpy(answer->reply.u.launch.token, slot->record.token, PRIV_TOKEN_SIZE);
     return 0;
 }

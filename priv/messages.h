@@ -23,7 +23,7 @@
 #include "base/base.h"
 
 enum {
-    PRIV_PROTOCOL = 2,
+    PRIV_PROTOCOL = 3,
     PRIV_TOKEN_SIZE = 16, /* = WIRE_TOKEN_SIZE; asserted where both are known */
     PRIV_FDS_MAX = 4,
     PRIV_CHAIN_SIZE = 32,
@@ -64,6 +64,7 @@ enum priv_socket {
     PRIV_SOCKET_PORT,    /* QEMU's serial port number `port` */
     PRIV_SOCKET_CONSOLE, /* not a socket: read end of the console pipe, after adoption */
     PRIV_SOCKET_PIDFD,   /* not a socket: a pidfd of the VMM, after adoption */
+    PRIV_SOCKET_LOG, /* not a socket: read end of the VMM's own log, after adoption; Firecracker */
 };
 /* OPEN's reply carries exactly one descriptor. */
 
@@ -156,7 +157,8 @@ struct priv_reply {
         } reserve;
         struct {
             uint8_t token[PRIV_TOKEN_SIZE];
-        } launch; /* fds: [0] pidfd, [1] console (read end), [2] hello listener (Firecracker) */
+        } launch; /* fds: [0] pidfd, [1] console (read end); Firecracker: [2] hello listener,
+                     [3] log (read end): what the VMM says, where no guest can write */
         struct priv_usage usage;
         struct {
             uint32_t was_running; /* it still ran when KILL came */

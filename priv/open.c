@@ -15,15 +15,15 @@
 enum { TAIL_PIPE_MAX = 65536, TAIL_SHOWN = 160, LISTENING_POLL_MS = 1, UNIX_MAX = 1 << 16 };
 
 /* What the VMM wrote last, without taking it away from the front, which reads the same pipe. */
-static void tail(int console, char *out, size_t size)
+static void tail(int pipe_end, char *out, size_t size)
 {
     int ends[2];
     out[0] = '\0';
     cleanup_free char *text = malloc(TAIL_PIPE_MAX);
-    if (console < 0 || text == NULL || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+    if (pipe_end < 0 || text == NULL || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
         return;
     cleanup_close int read_end = ends[0], write_end = ends[1];
-    ssize_t n = tee(console, write_end, TAIL_PIPE_MAX, SPLICE_F_NONBLOCK);
+    ssize_t n = tee(pipe_end, write_end, TAIL_PIPE_MAX, SPLICE_F_NONBLOCK);
     n = n <= 0 ? 0 : read(read_end, text, TAIL_PIPE_MAX);
     if (n <= 0)
         return;
@@ -41,6 +41,8 @@ int priv_slot_exited(const struct priv_instance_slot *slot, struct error *err)
 {
     char last[TAIL_SHOWN];
     tail(slot->console, last, sizeof(last));
+    if (last[0] == '\0')
+        tail(slot->log, last, sizeof(last));
     return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended%s%s",
                      last[0] == '\0' ? "" : "; it last wrote: ", last);
 }
@@ -168,6 +170,23 @@ static int reopen_console(const struct priv_instance_slot *slot, struct error *e
     return fd >= 0 ? fd : error_set(err, ERR_HYPERVISOR, errno, "reopening the VMM's console");
 }
 
+/* The VM's uid owns the directory that it lies in: only a FIFO of its own is opened. */
+static int reopen_log(const struct priv_instance_slot *slot, struct error *err)
+{
+    char path[32];
+    struct stat st;
+    cleanup_close int root = jail_root(slot, err);
+    if (root < 0)
+        return -1;
+    cleanup_close int there = fs_open_beneath(root, PRIV_LOG, O_PATH | O_NOFOLLOW, 0);
+    if (there < 0 || fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) ||
+        st.st_uid != slot->record.uid)
+        return error_set(err, ERR_HYPERVISOR, 0, "the VMM's log is gone");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", there);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 ? fd : error_set(err, ERR_HYPERVISOR, errno, "reopening the VMM's log");
+}
+
 static int open_what(struct priv_server *server, struct priv_instance_slot *slot, uint32_t what,
                      uint32_t port, struct error *err)
 {
@@ -193,6 +212,12 @@ static int open_what(struct priv_server *server, struct priv_instance_slot *slot
         return slot->console < 0 ? -1 : fcntl(slot->console, F_DUPFD_CLOEXEC, 3);
     case PRIV_SOCKET_PIDFD:
         return fcntl(slot->pidfd, F_DUPFD_CLOEXEC, 3);
+    case PRIV_SOCKET_LOG:
+        if (qemu)
+            return error_set(err, ERR_PRIV_REFUSED, 0, "QEMU has no log of its own");
+        if (slot->log < 0)
+            slot->log = reopen_log(slot, err);
+        return slot->log < 0 ? -1 : fcntl(slot->log, F_DUPFD_CLOEXEC, 3);
     }
     return error_set(err, ERR_PRIV_REFUSED, 0, "no such thing to open");
 }

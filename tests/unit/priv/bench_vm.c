@@ -27,7 +27,8 @@ void bench_reserve(struct bench *bench, struct bench_vm *vm)
     struct error err = {0};
     char chain[PRIV_CHAIN_SIZE];
     memset(vm, 0, sizeof(*vm));
-    vm->api = vm->guest = vm->launched.pidfd = vm->launched.console = vm->launched.hello = -1;
+    vm->api = vm->guest = vm->launched.pidfd = vm->launched.console = -1;
+    vm->launched.hello = vm->launched.log = -1;
     must(priv_reserve(bench->client, vm->instance, chain, &vm->uid, &err), "reserve", &err);
 }
 
@@ -126,6 +127,7 @@ void bench_kill(struct bench *bench, struct bench_vm *vm, struct priv_killed *re
     cleanup_close_func(&vm->launched.pidfd);
     cleanup_close_func(&vm->launched.console);
     cleanup_close_func(&vm->launched.hello);
+    cleanup_close_func(&vm->launched.log);
 }
 
 pid_t bench_pid(const struct bench_vm *vm)

@@ -143,7 +143,7 @@ static void a_reply_of_wrong_content_fails_its_call_only(void)
         size_t fds;
         uint8_t fill;
     } cases[] = {{PRIV_OPEN, 0, 0},     {PRIV_OPEN, 2, 0},    {PRIV_LAUNCH, 1, 0},
-                 {PRIV_LAUNCH, 4, 0},   {PRIV_RESERVE, 0, 0}, {PRIV_RESERVE, 0, 'a'},
+                 {PRIV_LAUNCH, 3, 0},   {PRIV_RESERVE, 0, 0}, {PRIV_RESERVE, 0, 'a'},
                  {PRIV_RESERVE, 0, 1},  {PRIV_HOST, 0, 'a'},  {PRIV_HOST, 1, 0},
                  {PRIV_REPORT, 0, 'a'}, {PRIV_REPORT, 1, 0}};
     struct pair pair = pair_open();

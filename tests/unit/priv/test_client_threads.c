@@ -33,7 +33,7 @@ static void answer(int fd, const struct priv_request *request)
         fds[count++] = file_with(request->instance);
         break;
     case PRIV_LAUNCH:
-        for (count = 0; count < 3; count++) {
+        for (count = 0; count < PRIV_FDS_MAX; count++) {
             fds[count] = file_with(request->instance);
         }
         memcpy(reply.u.launch.token, request->u.launch.image, PRIV_TOKEN_SIZE);
@@ -110,6 +110,7 @@ static void call_launch(struct caller *caller, const char *instance)
     check_file(launched.pidfd, instance);
     check_file(launched.console, instance);
     check_file(launched.hello, instance);
+    check_file(launched.log, instance);
     CHECK(memcmp(launched.token, image, PRIV_TOKEN_SIZE) == 0);
 }
 

@@ -94,7 +94,7 @@ static void check_answer(const struct lane *lane, const struct hostile_answer *a
         const struct priv_line *line = &answer->reply.u.report;
         CHECK(strcmp(line->name, "seccomp") == 0 && line->state == PRIV_LINE_ABSENT);
     }
-    fds += done && lane->sent == PRIV_LAUNCH ? 3 : 0;
+    fds += done && lane->sent == PRIV_LAUNCH ? 4 : 0;
     fds += done && lane->sent == PRIV_OPEN ? 1 : 0;
     CHECK(answer->fd_count == fds);
 }

@@ -281,6 +281,7 @@ Test(priv_server, R26_qemu_runs_jailed_and_passes_the_check, .timeout = 60)
     bench_guard(&bench, &vm, &shape);
     bench_launch(&bench, &vm);
     cr_assert_eq(vm.launched.hello, -1);
+    cr_assert_eq(vm.launched.log, -1);
     cleanup_close int api = priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err);
     cr_assert_geq(api, 0, "%s", err.msg);
     greet(api);

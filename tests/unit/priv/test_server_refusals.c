@@ -134,6 +134,7 @@ static enum error_code launch(struct bench *bench, const char *instance, const u
     close(launched.pidfd);
     close(launched.console);
     close(launched.hello);
+    close(launched.log);
     return ERR_NONE;
 }
 

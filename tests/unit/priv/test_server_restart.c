@@ -39,6 +39,9 @@ Test(priv_restart, R02_a_running_vm_is_adopted_with_all_its_guards, .timeout = 6
     cleanup_close int console = priv_open(bench.client, vm.instance, PRIV_SOCKET_CONSOLE, 0, &err);
     cr_assert(console >= 0 && fstat(console, &st) == 0 && S_ISFIFO(st.st_mode), "%s", err.msg);
     cr_assert_eq(fcntl(console, F_GETFL) & O_ACCMODE, O_RDONLY);
+    cleanup_close int log = priv_open(bench.client, vm.instance, PRIV_SOCKET_LOG, 0, &err);
+    cr_assert(log >= 0 && fstat(log, &st) == 0 && S_ISFIFO(st.st_mode), "%s", err.msg);
+    cr_assert_eq(fcntl(log, F_GETFL) & O_ACCMODE, O_RDONLY);
     cleanup_close int api = priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err);
     cr_assert_geq(api, 0, "%s", err.msg);
     cr_assert_eq(bench_api(api, "GET", "/", ""), 200);

@@ -1,0 +1,64 @@
+/* How the root half tells a VMM's end: its own log, which no guest can write, and its status. */
+#include "bench.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+/* What is in a pipe now. */
+static void read_all(int fd, char *out, size_t size)
+{
+    ssize_t n = read(fd, out, size - 1);
+    out[n > 0 ? n : 0] = '\0';
+}
+
+static void die(const struct bench_vm *vm)
+{
+    struct pollfd p = {.fd = vm->launched.pidfd, .events = POLLIN};
+    cr_assert_eq(syscall(SYS_pidfd_send_signal, vm->launched.pidfd, SIGKILL, NULL, 0), 0);
+    cr_assert_eq(poll(&p, 1, PATIENCE_MS), 1);
+}
+
+Test(priv_server, R24_the_vmms_log_is_apart_from_the_guests_console, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    static char console[65536], log[65536];
+    char head[64];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    read_all(vm.launched.console, console, sizeof(console));
+    read_all(vm.launched.log, log, sizeof(log));
+    snprintf(head, sizeof(head), "[%s:main] ", vm.instance);
+    cr_assert_not_null(strstr(log, head), "%s", log);
+    cr_assert_null(strstr(console, head), "%s", console);
+    bench_kill(&bench, &vm, NULL);
+    bench_close(&bench);
+}
+
+Test(priv_server, R24_a_kill_that_failed_later_on_keeps_the_status_for_the_next, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_killed killed;
+    struct error err = {0};
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    die(&vm);
+    int lock = open("/run/xtables.lock", O_RDONLY | O_CLOEXEC); /* the test's own: bench.c */
+    cr_assert(lock >= 0 && flock(lock, LOCK_EX) == 0);
+    cr_assert_eq(priv_kill(bench.client, vm.instance, NULL, &err), -1);
+    cr_assert_eq(err.code, ERR_FIREWALL_LOCK, "%s", err.msg);
+    close(lock);
+    bench_kill(&bench, &vm, &killed);
+    cr_assert_not(killed.was_running);
+    cr_assert(killed.has_status && WIFSIGNALED(killed.status) &&
+              WTERMSIG(killed.status) == SIGKILL);
+    bench_close(&bench);
+}

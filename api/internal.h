@@ -12,6 +12,8 @@ api_handler api_vm_create, api_vm_list, api_vm_get, api_vm_delete;
 api_handler api_exec_create;
 /* isolation.c */
 api_handler api_isolation_get;
+/* audit.c */
+api_handler api_audit_get;
 /* host.c */
 api_handler api_image_list, api_capabilities, api_health, api_ready, api_metrics, api_openapi;
 

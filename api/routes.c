@@ -15,6 +15,7 @@ static const struct api_route routes[] = {
     {"DELETE", "/vms/{id}",            api_vm_delete,     0,      API_POOL_LIFE, CALLER,  false},
     {"POST",   "/vms/{id}/exec",       api_exec_create,   EXEC,   API_POOL_EXEC, CALLER,  false},
     {"GET",    "/vms/{id}/isolation",  api_isolation_get, 0,      API_POOL_LIFE, CALLER,  false},
+    {"GET",    "/vms/{id}/audit",      api_audit_get,     0,      API_POOL_FAST, CALLER,  false},
     {"GET",    "/images",              api_image_list,    0,      API_POOL_FAST, CALLER,  false},
     {"GET",    "/capabilities",        api_capabilities,  0,      API_POOL_FAST, CALLER,  false},
     {"GET",    "/openapi.yaml",        api_openapi,       0,      API_POOL_FAST, CALLER,  false},

@@ -95,6 +95,21 @@ static void on_isolation(void *context, const char *line)
     count(&metrics->isolation_failures[find(server_metrics_lines, METRICS_LINES, line)]);
 }
 
+/* Only what is a system call has a name of its own. */
+static void on_violation(void *context, int number)
+{
+    struct server_metrics *metrics = context;
+    char name[VMM_SYSCALL_NAME_SIZE];
+    bool named = number < METRICS_SYSCALLS - 1 && vmm_syscall_name(number, name);
+    count(&metrics->violations[named ? number : METRICS_SYSCALLS - 1]);
+}
+
+static void on_audit_lost(void *context)
+{
+    struct server_metrics *metrics = context;
+    count(&metrics->audit_lost);
+}
+
 struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
 {
     return (struct vmm_observer){.context = metrics,
@@ -102,7 +117,9 @@ struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
                                  .spawn = on_spawn,
                                  .exec = on_exec,
                                  .ended = on_ended,
-                                 .isolation = on_isolation};
+                                 .isolation = on_isolation,
+                                 .violation = on_violation,
+                                 .audit_lost = on_audit_lost};
 }
 
 /* ---- requests ---- */

@@ -10,6 +10,7 @@ enum {
     METRICS_REASONS = 24, /* the last is "other" */
     METRICS_LINES = 21,   /* of the isolation report; the last is "other" */
     METRICS_STATUSES = 600,
+    METRICS_SYSCALLS = 512,              /* numbers on x86_64; the last is "other" */
     METRICS_ROUTES = API_ROUTES_MAX + 1, /* the last: no route matched */
 };
 
@@ -30,6 +31,7 @@ struct server_metrics {
     atomic_uint_fast64_t spawn_failures[METRICS_STEPS][ERR_COUNT], exec_failures[ERR_COUNT];
     struct server_histogram spawn, steps[METRICS_STEPS], exec, requests[METRICS_ROUTES];
     atomic_uint_fast64_t ends[METRICS_REASONS], isolation_failures[METRICS_LINES];
+    atomic_uint_fast64_t violations[METRICS_SYSCALLS], audit_lost;
     atomic_uint_fast64_t statuses[METRICS_ROUTES][METRICS_STATUSES];
 };
 

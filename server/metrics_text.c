@@ -95,6 +95,23 @@ static void put_isolation(struct text *text, const struct server_metrics *metric
             load(&metrics->isolation_failures[line]));
 }
 
+static void put_violations(struct text *text, const struct server_metrics *metrics)
+{
+    family(text, "motte_seccomp_violations_total", "counter",
+           "System calls of VMMs that their seccomp filters blocked, by name; other: not known.");
+    for (int number = 0; number < METRICS_SYSCALLS - 1; number++) {
+        unsigned long long value = load(&metrics->violations[number]);
+        char name[VMM_SYSCALL_NAME_SIZE];
+        if (value > 0 && vmm_syscall_name(number, name))
+            PUT(text, "motte_seccomp_violations_total{syscall=\"%s\"} %llu\n", name, value);
+    }
+    PUT(text, "motte_seccomp_violations_total{syscall=\"other\"} %llu\n",
+        load(&metrics->violations[METRICS_SYSCALLS - 1]));
+    family(text, "motte_audit_lost_total", "counter",
+           "Entries of VMs' audits that could not be written.");
+    PUT(text, "motte_audit_lost_total %llu\n", load(&metrics->audit_lost));
+}
+
 /* ---- requests ---- */
 
 static void put_statuses(struct text *text, const struct server_metrics *metrics, size_t i,
@@ -153,10 +170,13 @@ static unsigned own_fds(void)
 static int put_vms(struct text *text, struct store *store, struct error *err)
 {
     struct store_totals totals = {0};
+    uint64_t entries = 0;
     if (store == NULL)
         return 0;
-    if (store_totals(store, &totals, err) < 0)
+    if (store_totals(store, &totals, err) < 0 || store_audit_size(store, &entries, err) < 0)
         return -1;
+    family(text, "motte_audit_entries", "gauge", "Entries kept of all VMs' audits.");
+    PUT(text, "motte_audit_entries %llu\n", (unsigned long long)entries);
     family(text, "motte_vms", "gauge", "VMs that have not ended, by state.");
     for (int state = STORE_CREATING; state < STORE_FAILED; state++)
         PUT(text, "motte_vms{state=\"%s\"} %llu\n", store_state_name((enum store_state)state),
@@ -207,6 +227,7 @@ int server_metrics_text(void *sources, struct buf *ret, struct error *err)
     put_spawns(&text, from->metrics);
     put_execs(&text, from->metrics);
     put_isolation(&text, from->metrics);
+    put_violations(&text, from->metrics);
     put_requests(&text, from->metrics);
     if (put_vms(&text, from->store, err) < 0)
         return -1;

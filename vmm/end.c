@@ -4,11 +4,9 @@
 #include <sys/eventfd.h>
 #include <sys/wait.h>
 
-/* Firecracker's exit codes: src/vmm/src/lib.rs, FcExitCode. Only the parent of a VMM learns them.
- */
+/* Of a VMM whose filter stopped nothing. Only its parent learns how it exited. */
 static const char *why(const struct priv_killed *killed, char message[static ERROR_MESSAGE_MAX])
 {
-    enum { EXIT_SECCOMP = 148 };
     message[0] = '\0';
     if (killed->oom_kills > 0) {
         snprintf(message, ERROR_MESSAGE_MAX, "the VMM's cgroup ran out of memory");
@@ -19,13 +17,52 @@ static const char *why(const struct priv_killed *killed, char message[static ERR
     if (WIFSIGNALED(killed->status)) {
         snprintf(message, ERROR_MESSAGE_MAX, "the VMM was ended by signal %d",
                  WTERMSIG(killed->status));
-        return WTERMSIG(killed->status) == SIGSYS ? "seccomp" : "vmm_crash";
+        return "vmm_crash";
     }
     int code = WEXITSTATUS(killed->status);
     if (code == 0)
         return "guest_shutdown";
     snprintf(message, ERROR_MESSAGE_MAX, "the VMM exited with code %d", code);
-    return code == EXIT_SECCOMP ? "seccomp" : "vmm_exit";
+    return "vmm_exit";
+}
+
+static void examine(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
+                    const struct priv_killed *killed, struct vmm_verdict *verdict)
+{
+    const struct vmm_observer *observer = &vmm->config.observer;
+    char log[VMM_LOG_TAIL] = "", message[ERROR_MESSAGE_MAX];
+    const char *reason = "seccomp";
+    if (machine != NULL)
+        vmm_machine_log(machine, log, sizeof(log));
+    verdict->killed = *killed;
+    verdict->by_itself = machine != NULL && machine->pidfd >= 0 && !killed->was_running;
+    verdict->violated = vmm_violation_read(killed, vmm->hypervisor->seccomp_exit, log, instance,
+                                           &verdict->violation);
+    if (verdict->violated)
+        vmm_violation_describe(&verdict->violation, message);
+    else
+        reason = why(killed, message);
+    if (verdict->violated)
+        observer->violation(observer->context, verdict->violation.number);
+    if (verdict->reason[0] == '\0') {
+        snprintf(verdict->reason, sizeof(verdict->reason), "%s", reason);
+        memcpy(verdict->message, message, sizeof(message));
+    }
+    verdict->examined = true;
+}
+
+int vmm_certify(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
+                const struct priv_killed *killed, struct vmm_verdict *verdict, struct error *err)
+{
+    char tail[VMM_CONSOLE_TAIL] = "";
+    if (!verdict->examined)
+        examine(vmm, instance, machine, killed, verdict);
+    if (vmm_audit_end(vmm, instance, verdict, err) < 0)
+        return -1;
+    if (machine != NULL)
+        vmm_machine_tail(machine, tail, sizeof(tail));
+    return store_vm_end(vmm->config.store, instance, verdict->state, verdict->reason,
+                        verdict->message, tail, err);
 }
 
 /* True when the caller is the one to end it; false when, after waiting, it is gone. A machine that
@@ -58,22 +95,14 @@ struct vmm_verdict vmm_verdict(enum store_state state, const char *reason, const
     return verdict;
 }
 
-/* Kills and certifies. A reason that was found stays in `verdict`: only the first KILL tells it. */
+/* Kills and certifies. What was found stays in `verdict`: only the first KILL tells it. */
 static int put_away(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
                     struct vmm_verdict *verdict, struct error *err)
 {
     struct priv_killed killed = {0};
-    char tail[VMM_CONSOLE_TAIL] = "", message[ERROR_MESSAGE_MAX];
     if (priv_kill(vmm->config.priv, instance, &killed, err) < 0)
         return -1;
-    if (machine != NULL)
-        vmm_machine_tail(machine, tail, sizeof(tail));
-    if (verdict->reason[0] == '\0') {
-        const char *reason = why(&killed, message);
-        *verdict = vmm_verdict(verdict->state, reason, message);
-    }
-    return store_vm_end(vmm->config.store, instance, verdict->state, verdict->reason,
-                        verdict->message, tail, err);
+    return vmm_certify(vmm, instance, machine, &killed, verdict, err);
 }
 
 int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *asked,

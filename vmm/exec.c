@@ -56,6 +56,8 @@ int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
     int result = find_running(vmm, owner, id, &machine, err);
     if (result == 0) {
         result = run(vmm, machine, request, ret, err);
+        if (result < 0 && err->code == ERR_GUEST_PROTOCOL)
+            vmm_audit_word(vmm, machine->instance, STORE_AUDIT_GUEST_PROTOCOL, "during", "exec");
         if (result < 0 && err->code != ERR_EXEC_TIMEOUT && vmm_machine_gone_after(machine, err)) {
             *err = (struct error){0};
             error_set(err, ERR_VM_GONE, 0, "the VM ended while the command ran in it");

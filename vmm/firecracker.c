@@ -132,6 +132,8 @@ static void disconnect(struct vmm *vmm, struct vmm_machine *machine, struct vsoc
 
 const struct vmm_hypervisor vmm_firecracker = {
     .name = "firecracker",
+    .has_log = true,
+    .seccomp_exit = 148, /* its source: src/vmm/src/lib.rs, FcExitCode::BadSyscall */
     .configure = configure,
     .start = start,
     .hello = hello,

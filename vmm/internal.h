@@ -8,7 +8,9 @@
 #include <pthread.h>
 
 enum {
-    VMM_CONSOLE_TAIL = 8192, /* bytes of console kept per VM */
+    VMM_CONSOLE_TAIL = 8192, /* bytes kept per VM of what guest and VMM wrote, */
+    VMM_LOG_TAIL = 2048,     /* and of the VMM's log alone */
+    VMM_THREAD_SIZE = 16,
     VMM_API_TIMEOUT_MS = 10000,
     VMM_CONNECT_TIMEOUT_MS = 5000,
 };
@@ -33,11 +35,23 @@ enum vmm_phase {
     VMM_ENDING, /* one thread is removing it; others wait */
 };
 
+/* A system call that a VMM's filter blocked. */
+struct vmm_violation {
+    bool claimed;                 /* the VMM's log alone says so */
+    int number;                   /* of the system call; -1: not known */
+    char thread[VMM_THREAD_SIZE]; /* "fc_vcpu 0"; "": not known */
+};
+
 /* How a VM ended, as its certificate will say it. */
 struct vmm_verdict {
     enum store_state state;
     char reason[STORE_REASON_MAX]; /* "": why it exited is to be found out */
     char message[ERROR_MESSAGE_MAX];
+    /* Found out after the first KILL, which alone tells it. */
+    bool examined, by_itself, violated;
+    struct priv_killed killed;
+    struct vmm_violation violation;
+    bool told; /* it is in the audit */
 };
 
 struct vmm_machine {
@@ -56,8 +70,11 @@ struct vmm_machine {
     int gone;          /* epoll descriptor: readable when the VMM ended or `cancel` was raised */
     int cancel;        /* eventfd: a delete wants the spawn to stop */
     int pidfd;         /* -1 before launch */
-    int console;       /* read end of the VMM's output, -1 before launch */
-    struct ring *tail; /* newest console bytes; guarded by tail_lock */
+    int console;       /* read end of the VMM's output, its guest's serial port included; -1 before
+                          launch */
+    int log;           /* read end of the VMM's log, or -1 */
+    struct ring *tail; /* newest bytes of both; guarded by tail_lock, like the next */
+    struct ring *log_tail;
     pthread_mutex_t tail_lock;
 
     int vsock; /* O_PATH of Firecracker's vsock socket, or -1 */
@@ -73,6 +90,8 @@ struct vmm_machine {
 
 struct vmm_hypervisor {
     const char *name;
+    bool has_log;
+    int seccomp_exit; /* what it exits with when its filter stopped a call; 0: the signal kills it */
     /* Opens the VMM's sockets and sets the machine up; nothing of the guest runs yet. */
     int (*configure)(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
                      struct error *err);
@@ -133,7 +152,7 @@ void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine);
 /* Takes the descriptors; from now on `gone` also tells the VMM's end, and the monitor drains the
  * console. */
 int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
-                       struct error *err);
+                       int log /* or -1 */, struct error *err);
 /* Out of the monitor and the table; wakes who waits. The caller still holds its reference. */
 void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
 void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms);
@@ -149,15 +168,38 @@ bool vmm_machine_gone(const struct vmm_machine *machine);
 bool vmm_machine_gone_after(const struct vmm_machine *machine, const struct error *err);
 bool vmm_machine_cancelled(const struct vmm_machine *machine);
 bool vmm_machine_exited(const struct vmm_machine *machine);
-/* Console tail, what is still in the pipe included. */
+/* Console tail, what is still in the pipes included; and that of the log alone. */
 size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size);
+size_t vmm_machine_log(struct vmm_machine *machine, char *out, size_t size);
 void vmm_machine_drain(struct vmm_machine *machine);
+/* Those of its pipes that nobody writes to any more are watched no longer. */
+void vmm_machine_unwatch_closed(struct vmm *vmm, const struct vmm_machine *machine);
 
 /* end.c. The one way a VM that is up ends: kill through the root half, certificate, out of the
  * table. When another thread is already at it, waits for that. On failure the reaper goes on. */
 int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *verdict,
             struct error *err);
 struct vmm_verdict vmm_verdict(enum store_state state, const char *reason, const char *message);
+/* After KILL: finds the reason if the verdict has none, tells the audit how the VMM ended, and writes
+ * the certificate. May be tried again with the same verdict. `machine` may be NULL. */
+int vmm_certify(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
+                const struct priv_killed *killed, struct vmm_verdict *verdict, struct error *err);
+
+/* violation.c */
+/* `log` is cut into lines. */
+bool vmm_violation_read(const struct priv_killed *killed, int seccomp_exit, char *log,
+                        const char *instance, struct vmm_violation *ret);
+void vmm_violation_describe(const struct vmm_violation *violation,
+                            char out[static ERROR_MESSAGE_MAX]);
+
+/* audit.c. What could not be written is counted by the observer. */
+void vmm_audit_word(struct vmm *vmm, const char *instance, enum store_audit_kind kind,
+                    const char *name, const char *word);
+void vmm_audit_guards(struct vmm *vmm, const char *instance, enum store_audit_kind kind);
+void vmm_audit_line(struct vmm *vmm, const char *instance, const struct priv_line *line);
+/* How a VMM ended, all in one transaction: this one can fail, and is then to be tried again. */
+int vmm_audit_end(struct vmm *vmm, const char *instance, struct vmm_verdict *verdict,
+                  struct error *err);
 
 /* isolation.c: the root half's check; what is wrong is told to the observer by line. */
 int vmm_isolation_check(struct vmm *vmm, const char *instance, struct error *err);

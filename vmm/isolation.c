@@ -22,6 +22,7 @@ static int collect(struct vmm *vmm, const char *instance, struct vmm_isolation *
         if (line.state != PRIV_LINE_WRONG && line.state != PRIV_LINE_ABSENT)
             continue;
         ret->ok = false;
+        vmm_audit_line(vmm, instance, &line);
         observer->isolation(observer->context, line.name);
     }
 }

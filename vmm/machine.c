@@ -11,13 +11,14 @@ static void machine_free(struct vmm_machine *machine)
     if (machine == NULL)
         return;
     const int fds[] = {machine->gone,  machine->cancel, machine->pidfd, machine->console,
-                       machine->vsock, machine->hello,  machine->api};
+                       machine->vsock, machine->hello,  machine->api,   machine->log};
     for (size_t i = 0; i < COUNT_OF(fds); i++)
         cleanup_close_func(&fds[i]);
     for (size_t i = 0; i < COUNT_OF(machine->ports); i++)
         cleanup_close_func(&machine->ports[i]);
     vmm_firecracker_api_free(machine->firecracker);
     ring_free(machine->tail);
+    ring_free(machine->log_tail);
     pthread_mutex_destroy(&machine->tail_lock);
     free(machine);
 }
@@ -38,15 +39,17 @@ struct vmm_machine *vmm_machine_new(struct vmm *vmm, const char *instance, struc
     machine->refs = 2; /* the table's and the caller's */
     machine->phase = VMM_SPAWNING;
     snprintf(machine->instance, sizeof(machine->instance), "%s", instance);
-    machine->pidfd = machine->console = machine->vsock = machine->hello = machine->api = -1;
+    machine->pidfd = machine->console = machine->log = -1;
+    machine->vsock = machine->hello = machine->api = -1;
     for (size_t i = 0; i < COUNT_OF(machine->ports); i++)
         machine->ports[i] = -1;
     pthread_mutex_init(&machine->tail_lock, NULL);
     machine->tail = ring_new(VMM_CONSOLE_TAIL);
+    machine->log_tail = ring_new(VMM_LOG_TAIL);
     machine->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     machine->gone = epoll_create1(EPOLL_CLOEXEC);
-    if (machine->tail == NULL || machine->cancel < 0 || machine->gone < 0 ||
-        watch(machine->gone, machine->cancel, 0) < 0) {
+    if (machine->tail == NULL || machine->log_tail == NULL || machine->cancel < 0 ||
+        machine->gone < 0 || watch(machine->gone, machine->cancel, 0) < 0) {
         error_set(err, ERR_SYSTEM, errno, "no descriptors left for another VM");
         machine_free(machine);
         return NULL;
@@ -83,14 +86,16 @@ void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine)
 }
 
 int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
-                       struct error *err)
+                       int log, struct error *err)
 {
     pthread_mutex_lock(&vmm->lock); /* the monitor finds the machine and reads these */
     machine->pidfd = pidfd;
     machine->console = console;
+    machine->log = log;
     pthread_mutex_unlock(&vmm->lock);
     if (watch(machine->gone, pidfd, 0) < 0 || watch(vmm->watch, pidfd, machine->serial) < 0 ||
-        watch(vmm->watch, console, machine->serial) < 0)
+        watch(vmm->watch, console, machine->serial) < 0 ||
+        (log >= 0 && watch(vmm->watch, log, machine->serial) < 0))
         return error_set(err, ERR_SYSTEM, errno, "watching a VMM");
     return 0;
 }
@@ -101,6 +106,8 @@ void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine)
         epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->pidfd, NULL);
     if (machine->console >= 0)
         epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->console, NULL);
+    if (machine->log >= 0)
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->log, NULL);
     pthread_mutex_lock(&vmm->lock);
     struct vmm_machine **at = &vmm->machines;
     while (*at != NULL && *at != machine)
@@ -177,28 +184,58 @@ bool vmm_machine_exited(const struct vmm_machine *machine)
     return readable(machine->pidfd);
 }
 
-void vmm_machine_drain(struct vmm_machine *machine)
+/* `also`: a second ring for the same bytes, or NULL. */
+static void drain(struct vmm_machine *machine, int fd, struct ring *also)
 {
     enum { AT_ONCE = 64 }; /* chunks: a flood on one console must not starve the others */
     char chunk[4096];
-    pthread_mutex_lock(&machine->tail_lock);
-    for (int i = 0; i < AT_ONCE && machine->console >= 0 && readable(machine->console); i++) {
-        ssize_t n = read(machine->console, chunk, sizeof(chunk));
+    for (int i = 0; i < AT_ONCE && readable(fd); i++) {
+        ssize_t n = read(fd, chunk, sizeof(chunk));
         if (n <= 0)
             break;
         ring_write(machine->tail, chunk, (size_t)n);
+        if (also != NULL)
+            ring_write(also, chunk, (size_t)n);
     }
+}
+
+void vmm_machine_drain(struct vmm_machine *machine)
+{
+    pthread_mutex_lock(&machine->tail_lock);
+    drain(machine, machine->console, NULL);
+    drain(machine, machine->log, machine->log_tail);
     pthread_mutex_unlock(&machine->tail_lock);
 }
 
-size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size)
+void vmm_machine_unwatch_closed(struct vmm *vmm, const struct vmm_machine *machine)
+{
+    const int fds[] = {machine->console, machine->log};
+    for (size_t i = 0; i < COUNT_OF(fds); i++) {
+        struct pollfd p = {.fd = fds[i], .events = POLLIN};
+        if (fds[i] >= 0 && poll(&p, 1, 0) > 0 && !(p.revents & POLLIN))
+            epoll_ctl(vmm->watch, EPOLL_CTL_DEL, fds[i], NULL);
+    }
+}
+
+static size_t read_tail(struct vmm_machine *machine, const struct ring *ring, char *out,
+                        size_t size)
 {
     vmm_machine_drain(machine);
     pthread_mutex_lock(&machine->tail_lock);
-    size_t len = ring_read(machine->tail, out, size);
+    size_t len = ring_read(ring, out, size);
     pthread_mutex_unlock(&machine->tail_lock);
     for (size_t i = 0; i < len; i++)
         if (out[i] == '\0') /* a guest must not hide its last words behind one */
             out[i] = '?';
     return len;
+}
+
+size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size)
+{
+    return read_tail(machine, machine->tail, out, size);
+}
+
+size_t vmm_machine_log(struct vmm_machine *machine, char *out, size_t size)
+{
+    return read_tail(machine, machine->log_tail, out, size);
 }

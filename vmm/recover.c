@@ -32,20 +32,32 @@ static bool has_row(const struct recovery *r, const char *instance)
     return false;
 }
 
-/* Descriptors anew, every guard read back, and the agent must answer under the right name. */
-static int reconnect(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
+/* One that was started before VMMs had a log of their own has none. */
+static int open_log(struct vmm *vmm, const char *instance)
+{
+    struct error ignored = {0};
+    return vmm->hypervisor->has_log
+               ? priv_open(vmm->config.priv, instance, PRIV_SOCKET_LOG, 0, &ignored)
+               : -1;
+}
+
+static int reattach(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
 {
     struct priv_client *priv = vmm->config.priv;
-    int pidfd = priv_open(priv, machine->instance, PRIV_SOCKET_PIDFD, 0, err);
+    cleanup_close int pidfd = priv_open(priv, machine->instance, PRIV_SOCKET_PIDFD, 0, err);
     if (pidfd < 0)
         return -1;
     int console = priv_open(priv, machine->instance, PRIV_SOCKET_CONSOLE, 0, err);
-    if (console < 0) {
-        close(pidfd);
+    if (console < 0)
         return -1;
-    }
-    if (vmm_machine_attach(vmm, machine, pidfd, console, err) < 0 ||
-        vmm_isolation_check(vmm, machine->instance, err) < 0 ||
+    return vmm_machine_attach(vmm, machine, TAKE_FD(pidfd), console,
+                              open_log(vmm, machine->instance), err);
+}
+
+/* Descriptors anew, every guard read back, and the agent must answer under the right name. */
+static int reconnect(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
+{
+    if (reattach(vmm, machine, err) < 0 || vmm_isolation_check(vmm, machine->instance, err) < 0 ||
         vmm->hypervisor->reopen(vmm, machine, err) < 0)
         return -1;
     struct vsock_conn *conn = NULL;
@@ -56,6 +68,8 @@ static int reconnect(struct vmm *vmm, struct vmm_machine *machine, struct error 
     struct vsock_hello hello;
     int result = vsock_hello_ask(conn, machine->instance, deadline, &hello, err);
     vmm->hypervisor->disconnect(vmm, machine, conn, port);
+    if (result < 0 && err->code == ERR_GUEST_PROTOCOL)
+        vmm_audit_word(vmm, machine->instance, STORE_AUDIT_GUEST_PROTOCOL, "during", "adoption");
     return result;
 }
 
@@ -78,6 +92,7 @@ static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_
     memcpy(machine->token, instance->token, sizeof(machine->token));
     int result = reconnect(vmm, machine, err);
     if (result == 0) {
+        vmm_audit_guards(vmm, row->instance, STORE_AUDIT_ADOPTED);
         vmm_machine_up(vmm, machine, row->expires_boot_ms);
     } else {
         *ret_why_not = why_not(machine, err);

@@ -59,6 +59,9 @@ static int run(struct vmm_spawning *spawn, size_t from, size_t to, struct error 
             continue;
         spawn->failed_step = vmm_steps[i].name;
         spawn->failure = *err;
+        if (err->code == ERR_GUEST_PROTOCOL)
+            vmm_audit_word(spawn->vmm, spawn->row.instance, STORE_AUDIT_GUEST_PROTOCOL, "during",
+                           spawn->failed_step);
         undo(spawn, i);
         error_wrap(err, "step %s", spawn->failed_step);
         observer->spawn(observer->context, spawn->failed_step, &spawn->failure,

@@ -75,6 +75,17 @@ static int admit(struct vmm_spawning *spawn, struct error *err)
     return -1;
 }
 
+static int kill_instance(struct vmm_spawning *spawn, struct error *err)
+{
+    struct priv_killed killed = {0};
+    if (priv_kill(spawn->vmm->config.priv, spawn->row.instance, &killed, err) < 0)
+        return -1;
+    if (!spawn->killed_once)
+        spawn->killed = killed;
+    spawn->killed_once = true;
+    return 0;
+}
+
 /* The certificate says `deleted` when a DELETE stopped the spawn, else which step failed. When the
  * root half cannot take everything away now, the row stays and the reaper tries again. (A delete is
  * seen in the store before it is seen in the machine: commit finds the row taken.) */
@@ -83,17 +94,14 @@ static void undo_admit(struct vmm_spawning *spawn)
     struct vmm *vmm = spawn->vmm;
     struct error err = {0};
     bool deleted = vmm_machine_cancelled(spawn->machine) || spawn->failure.code == ERR_CANCELLED;
-    char reason[STORE_REASON_MAX], tail[VMM_CONSOLE_TAIL];
+    char reason[STORE_REASON_MAX];
     snprintf(reason, sizeof(reason), "spawn_%s", spawn->failed_step);
     struct vmm_verdict verdict = vmm_verdict(deleted ? STORE_EXITED : STORE_FAILED,
                                              deleted ? "deleted" : reason, spawn->failure.msg);
-    if (priv_kill(vmm->config.priv, spawn->row.instance, NULL, &err) == 0) {
-        vmm_machine_tail(spawn->machine, tail, sizeof(tail));
-        if (store_vm_end(vmm->config.store, spawn->row.instance, verdict.state, verdict.reason,
-                         verdict.message, tail, &err) == 0) {
-            vmm_machine_remove(vmm, spawn->machine);
-            return;
-        }
+    if (kill_instance(spawn, &err) == 0 && vmm_certify(vmm, spawn->row.instance, spawn->machine,
+                                                       &spawn->killed, &verdict, &err) == 0) {
+        vmm_machine_remove(vmm, spawn->machine);
+        return;
     }
     vmm_machine_doom(vmm, spawn->machine, &verdict);
 }
@@ -113,7 +121,7 @@ static int guard(struct vmm_spawning *spawn, struct error *err)
 static void undo_instance(struct vmm_spawning *spawn)
 {
     struct error err = {0};
-    priv_kill(spawn->vmm->config.priv, spawn->row.instance, NULL, &err);
+    (void)kill_instance(spawn, &err);
 }
 
 /* ---- launch: the jailed VMM, nothing of the guest yet ---- */
@@ -127,7 +135,8 @@ static int launch(struct vmm_spawning *spawn, struct error *err)
         return -1;
     machine->hello = launched.hello;
     memcpy(machine->token, launched.token, sizeof(machine->token));
-    return vmm_machine_attach(spawn->vmm, machine, launched.pidfd, launched.console, err);
+    return vmm_machine_attach(spawn->vmm, machine, launched.pidfd, launched.console, launched.log,
+                              err);
 }
 
 static int configure(struct vmm_spawning *spawn, struct error *err)
@@ -141,7 +150,10 @@ static int start(struct vmm_spawning *spawn, struct error *err)
 {
     if (spawn->vmm->hypervisor->start(spawn->machine, err) < 0)
         return -1;
-    return vmm_isolation_check(spawn->vmm, spawn->row.instance, err);
+    if (vmm_isolation_check(spawn->vmm, spawn->row.instance, err) < 0)
+        return -1;
+    vmm_audit_guards(spawn->vmm, spawn->row.instance, STORE_AUDIT_GUARDS_CHECKED);
+    return 0;
 }
 
 static int hello(struct vmm_spawning *spawn, struct error *err)

@@ -15,6 +15,8 @@ struct vmm_spawning {
     int64_t begin_us, step_us[VMM_STEPS];
     const char *failed_step; /* set before undo runs */
     struct error failure;
+    bool killed_once; /* and how it was then: only the first KILL tells */
+    struct priv_killed killed;
 };
 
 /* `undo` is idempotent, takes "gone" as success and runs only for completed steps: a step that

@@ -41,7 +41,16 @@ struct vmm_observer {
     void (*ended)(void *context, const char *reason);
     /* A guard that a spawn's check or a report found not as it must be; the name of its line. */
     void (*isolation)(void *context, const char *line);
+    /* A VMM made a system call that its filter blocks: its number on x86_64; -1 when it is not
+     * known. */
+    void (*violation)(void *context, int number);
+    /* An entry of a VM's audit could not be written. */
+    void (*audit_lost)(void *context);
 };
+
+/* "socket" for 41; false and "" for what is no system call of x86_64. */
+enum { VMM_SYSCALL_NAME_SIZE = 40 };
+bool vmm_syscall_name(int number, char out[static VMM_SYSCALL_NAME_SIZE]);
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 

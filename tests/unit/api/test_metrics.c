@@ -54,6 +54,11 @@ static void move_everything(void)
     observer.isolation(observer.context, "cgroup_pids");
     observer.isolation(observer.context, "a line nobody knows");
     observer.ended(observer.context, "\"} evil{reason=\"");
+    observer.violation(observer.context, 41);
+    observer.violation(observer.context, -1);
+    observer.violation(observer.context, 510);       /* no system call */
+    observer.violation(observer.context, 999999999); /* nor this */
+    observer.audit_lost(observer.context);
     server_metrics_request(metrics, &routes[0], 201, 300000);
     server_metrics_request(metrics, NULL, 404, 100);
 }
@@ -80,6 +85,9 @@ Test(server_metrics, R05_every_family_moves_by_its_event)
         "motte_isolation_failures_total{line=\"cgroup_pids\"} 1",
         "motte_isolation_failures_total{line=\"other\"} 1",
         "motte_isolation_failures_total{line=\"firewall_ipv6\"} 0",
+        "motte_seccomp_violations_total{syscall=\"socket\"} 1",
+        "motte_seccomp_violations_total{syscall=\"other\"} 3",
+        "motte_audit_lost_total 1",
         "motte_http_requests_total{route=\"/vms\",method=\"POST\",status=\"201\"} 1",
         "motte_http_requests_total{route=\"none\",method=\"any\",status=\"404\"} 1",
         "motte_http_request_duration_seconds_count{route=\"/vms\",method=\"POST\"} 1",

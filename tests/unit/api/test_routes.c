@@ -27,6 +27,7 @@ Test(api_routes, match_by_method_and_shape)
     cr_assert(find("DELETE", "/vms/a_b-C9").route->handler == api_vm_delete);
     cr_assert(find("POST", "/vms/a/exec").route->handler == api_exec_create);
     cr_assert(find("GET", "/vms/a/isolation").route->handler == api_isolation_get);
+    cr_assert(find("GET", "/vms/a/audit").route->handler == api_audit_get);
     cr_assert_str_eq(find("GET", "/vms/a_b-C9").id, "a_b-C9");
     cr_assert_str_eq(find("POST", "/vms/exec/exec").id, "exec");
     cr_assert_str_eq(find("GET", "/images").id, "");

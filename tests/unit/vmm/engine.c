@@ -27,6 +27,19 @@ static void on_ended(void *context, const char *reason)
     CHECK(reason[0] != '\0');
 }
 
+static void on_violation(void *context, int number)
+{
+    struct engine *engine = context;
+    engine->violations++;
+    engine->last_violation = number;
+}
+
+static void on_audit_lost(void *context)
+{
+    struct engine *engine = context;
+    engine->audits_lost++;
+}
+
 static void open_vmm(struct engine *engine)
 {
     struct error err = {0};
@@ -36,7 +49,13 @@ static void open_vmm(struct engine *engine)
         .state_dir = -1,
         .default_image = "",
         .boot_timeout_ms = BOOT_MS,
-        .observer = {.step = on_step, .spawn = on_spawn, .exec = on_exec, .ended = on_ended},
+        .observer = {.context = engine,
+                     .step = on_step,
+                     .spawn = on_spawn,
+                     .exec = on_exec,
+                     .ended = on_ended,
+                     .violation = on_violation,
+                     .audit_lost = on_audit_lost},
     };
     CHECK(vmm_open(&config, &engine->vmm, &err) == 0);
 }
@@ -45,6 +64,9 @@ void engine_open(struct engine *engine)
 {
     struct error err = {0};
     engine->fds = root_open_fds();
+    atomic_init(&engine->violations, 0);
+    atomic_init(&engine->audits_lost, 0);
+    atomic_init(&engine->last_violation, 0);
     CHECK(fixture_open(&engine->fixture, &err) == 0);
     engine->client = root_start(&engine->root);
     open_vmm(engine);

@@ -6,6 +6,8 @@
 #include "tests/unit/vmm/root.h"
 #include "vmm/internal.h"
 
+#include <stdatomic.h>
+
 enum { PATIENCE_MS = 30000, BOOT_MS = 1500 };
 
 struct engine {
@@ -14,6 +16,8 @@ struct engine {
     struct priv_client *client;
     struct vmm *vmm;
     size_t fds; /* of the process, before */
+    atomic_uint violations, audits_lost;
+    atomic_int last_violation;
 };
 void engine_open(struct engine *engine);
 /* Waits until no machine is left, then checks R04: no row, no instance, no descriptor more. */

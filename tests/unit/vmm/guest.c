@@ -258,6 +258,11 @@ static void *guest_main(void *context)
         close(hello);
     cleanup_close_func(&guest->api);
     cleanup_close_func(&guest->vsock);
+    if (guest->plan.blocked != 0)
+        dprintf(guest->log_end,
+                "2026-11-26T14:14:29.734500777 [%s:fc_vcpu 0] Shutting down VM after intercepting "
+                "a bad syscall (%d).\n",
+                guest->instance, guest->plan.blocked);
     kill(guest->pid, SIGKILL);
     return NULL;
 }
@@ -284,6 +289,9 @@ void guest_launch(struct guest *guest)
     CHECK(guest->pidfd >= 0 && pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
     guest->console = ends[0];
     guest->console_end = ends[1];
+    CHECK(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+    guest->log = ends[0];
+    guest->log_end = ends[1];
     CHECK(write(guest->console_end, "first words\n", 12) == 12);
     guest->stop = eventfd(0, EFD_CLOEXEC);
     guest->checked = eventfd(0, EFD_CLOEXEC);
@@ -316,6 +324,8 @@ int guest_reap(struct guest *guest)
     close(guest->pidfd);
     close(guest->console);
     close(guest->console_end);
+    close(guest->log);
+    close(guest->log_end);
     close(guest->stop);
     close(guest->checked);
     return status;

@@ -98,6 +98,7 @@ static void op_launch(struct guest *guest, struct answer *answer)
     give(answer, copy(guest->pidfd));
     give(answer, copy(guest->console));
     give(answer, TAKE_FD(guest->hello));
+    give(answer, copy(guest->log));
     if (guest->plan.die == AT_LAUNCH)
         guest_die(guest);
 }
@@ -105,8 +106,9 @@ static void op_launch(struct guest *guest, struct answer *answer)
 static void op_open(struct guest *guest, uint32_t what, struct answer *answer)
 {
     char path[108];
-    if (what == PRIV_SOCKET_PIDFD || what == PRIV_SOCKET_CONSOLE) {
-        give(answer, copy(what == PRIV_SOCKET_PIDFD ? guest->pidfd : guest->console));
+    if (what == PRIV_SOCKET_PIDFD || what == PRIV_SOCKET_CONSOLE || what == PRIV_SOCKET_LOG) {
+        int console_or_log = what == PRIV_SOCKET_CONSOLE ? guest->console : guest->log;
+        give(answer, copy(what == PRIV_SOCKET_PIDFD ? guest->pidfd : console_or_log));
         return;
     }
     enum moment now = what == PRIV_SOCKET_API ? AT_OPEN_API : AT_OPEN_VSOCK;
@@ -148,8 +150,10 @@ static void op_kill(struct root *root, struct guest *guest, struct answer *answe
     }
     if (guest->state == PRIV_LAUNCHED) {
         answer->reply.u.kill.was_running = !guest_ended(guest);
-        answer->reply.u.kill.has_status = 1;
-        answer->reply.u.kill.status = guest_reap(guest);
+        int status = guest_reap(guest);
+        answer->reply.u.kill.has_status = !guest->plan.no_status;
+        if (!guest->plan.no_status)
+            answer->reply.u.kill.status = guest->plan.status != 0 ? guest->plan.status : status;
     }
     free(guest);
 }
@@ -294,6 +298,15 @@ void root_kill_failures(struct root *root, const char *instance, int failures)
     struct guest *guest = find_locked(root, instance);
     CHECK(guest != NULL);
     guest->plan.kill_failures = failures;
+    pthread_mutex_unlock(&root->lock);
+}
+
+void root_say(struct root *root, const char *instance, const char *text)
+{
+    pthread_mutex_lock(&root->lock);
+    const struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    CHECK(write(guest->console_end, text, strlen(text)) == (ssize_t)strlen(text));
     pthread_mutex_unlock(&root->lock);
 }
 

@@ -40,6 +40,9 @@ struct plan {
     void (*action)(void *context, const char *instance);
     void *context;
     int kill_failures; /* KILLs that are refused before one is done */
+    int blocked;       /* when it ends its log says that this call was blocked; 0: nothing */
+    int status;        /* what KILL tells, in place of the truth; 0: the truth */
+    bool no_status;    /* KILL tells none, as for a VMM that an earlier root half started */
 };
 
 struct guest {
@@ -49,7 +52,7 @@ struct guest {
     const char *dir;  /* of its sockets; borrowed */
     enum priv_state state;
     pid_t pid; /* the VMM */
-    int pidfd, console, console_end;
+    int pidfd, console, console_end, log, log_end;
     int api, vsock, hello; /* listeners */
     int stop;              /* eventfd: the VMM is to end */
     int checked;           /* eventfd: CHECK is over, as a death at hello needs it */
@@ -89,6 +92,8 @@ void root_release(struct root *root);
 
 void root_plan(struct root *root, struct plan plan);
 void root_kill_failures(struct root *root, const char *instance, int failures);
+/* Its guest writes to the serial console. */
+void root_say(struct root *root, const char *instance, const char *text);
 /* The VMM ends by itself. */
 void root_crash(struct root *root, const char *instance);
 size_t root_live(struct root *root);

@@ -5,11 +5,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import inject
+from harness import host, inject
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
@@ -116,6 +117,33 @@ def test_R25_a_bad_query_is_refused(client: Client, query: str) -> None:
 
 def test_R25_nobody_has_no_audit(client: Client) -> None:
     client.problem(404, "vm_not_found", "GET", "/vms/nobody/audit")
+
+
+@pytest.mark.core
+def test_R24_a_guard_found_wrong_is_in_the_audit(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    client.create(id="loose", memory_mib=backend.memory_mib)
+    limits = [
+        Path(folder) / "pids.max"
+        for folder in host.cgroups_named(daemon.cgroup)
+        if (Path(folder) / "pids.max").exists()
+    ]
+    assert len(limits) == 1
+    limits[0].write_text("max", encoding="utf-8")
+    assert not client.expect(200, "GET", "/vms/loose/isolation").json()["ok"]
+    entries = audit_of(client, "loose")
+    assert detail_of(entries, "guard_wrong") == {"line": "cgroup_pids", "state": "wrong"}
+
+
+def test_R24_a_guard_left_out_is_in_the_audit(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
+) -> None:
+    client = connect(start(["--without=firewall"]))
+    client.create(id="bare", memory_mib=backend.memory_mib)
+    entries = audit_of(client, "bare")
+    assert detail_of(entries, "guards_checked") == {"without": ["firewall"]}
+    client.delete("bare")
 
 
 @pytest.mark.testguest

@@ -78,6 +78,10 @@ def test_R11_callers_see_only_their_own(
     bob.problem(404, "vm_not_found", "GET", "/vms/same")
     bob.problem(404, "vm_not_found", "DELETE", "/vms/same")
     bob.problem(404, "vm_not_found", "POST", "/vms/same/exec", json={"argv": ["/bin/true"]})
+    bob.problem(404, "vm_not_found", "GET", "/vms/same/audit")
+    audit = alice.expect(200, "GET", "/vms/same/audit").json()
+    assert {entry["owner"] for entry in audit["entries"]} == {"alice"}
+    assert admin.expect(200, "GET", "/vms/same/audit").json() == audit
     other = bob.create(id="same", memory_mib=backend.memory_mib)
     assert other["instance"] != vm["instance"]
     assert {found["owner"] for found in admin.list()} == {"alice", "bob"}

@@ -102,6 +102,15 @@ static void put_frame(int fd, char kind, const char *text)
 
 /* ---- the agent ---- */
 
+/* A length beyond every bound. */
+static bool lies(const struct guest *guest, enum moment moment, int fd)
+{
+    if (guest->plan.lie != moment)
+        return false;
+    put(fd, "\xff\xff\xff\xff", 4);
+    return true;
+}
+
 static void put_hello(const struct guest *guest, int fd, const char *first, uint64_t id)
 {
     char text[512];
@@ -122,7 +131,7 @@ static int say_hello(struct guest *guest)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0);
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
-        guest->plan.die != AT_HELLO)
+        guest->plan.die != AT_HELLO && !lies(guest, AT_HELLO, fd))
         put_hello(guest, fd, "\"op\":\"hello\"", 1);
     return fd;
 }
@@ -130,6 +139,8 @@ static int say_hello(struct guest *guest)
 static void answer_exec(struct guest *guest, int fd, uint64_t id)
 {
     char text[128];
+    if (lies(guest, AT_EXEC, fd))
+        return;
     snprintf(text, sizeof(text), "{\"id\":%llu,\"ok\":true}", (unsigned long long)id);
     put_frame(fd, WIRE_CONTROL, text);
     put_frame(fd, WIRE_STDOUT, "out");
@@ -164,7 +175,7 @@ static bool serve_frame(struct guest *guest, int fd)
         return false;
     if (now == AT_EXEC)
         answer_exec(guest, fd, id);
-    else if (!guest_moment(guest, now))
+    else if (!guest_moment(guest, now) && !lies(guest, now, fd))
         put_hello(guest, fd, "\"ok\":true", id);
     return true;
 }

@@ -36,6 +36,7 @@ enum moment {
 struct plan {
     enum moment fail; /* refuses, or keeps silent where nobody asks */
     enum moment die;  /* the VMM ends; AT_LAUNCH and later */
+    enum moment lie;  /* the agent sends what is no frame: AT_HELLO, AT_EXEC, AT_ADOPT */
     enum moment call; /* calls `action` before it goes on */
     void (*action)(void *context, const char *instance);
     void *context;

@@ -128,6 +128,27 @@ static void a_delete_has_no_violation(struct engine *engine)
     CHECK(engine->violations == 0);
 }
 
+static void an_agent_that_breaks_the_protocol_is_told(struct engine *engine)
+{
+    struct store_vm row;
+    struct error err = {0};
+    root_plan(&engine->root, (struct plan){.lie = AT_HELLO});
+    CHECK(engine_spawn(engine, "first", 60, &row, &err) < 0 && err.code == ERR_GUEST_PROTOCOL);
+    audited(engine, "first", "created guards_checked guest_protocol ended",
+            "{\"during\":\"hello\"}");
+    run(engine, "later", (struct plan){.lie = AT_EXEC}, &row);
+    err = (struct error){0};
+    CHECK(engine_exec(engine, "later", &err) < 0 && err.code == ERR_GUEST_PROTOCOL);
+    audited(engine, "later", LIFE "guest_protocol", "{\"during\":\"exec\"}");
+    err = (struct error){0};
+    CHECK(vmm_delete(engine->vmm, "owner", "later", &err) == 0);
+    run(engine, "last", (struct plan){.lie = AT_ADOPT}, &row);
+    engine_stop(engine);
+    CHECK(engine_restart(engine).lost == 1);
+    engine_ended(engine, "last", STORE_LOST, "unresponsive");
+    audited(engine, "last", LIFE "guest_protocol ended", "{\"during\":\"adoption\"}");
+}
+
 /* Neither a KILL nor a store that fails makes it two, or none. */
 static void a_violation_is_told_once(struct engine *engine)
 {
@@ -161,9 +182,13 @@ static void a_violation_is_told_once(struct engine *engine)
 int main(void)
 {
     static void (*const tests[])(struct engine *) = {
-        a_violation_is_recognised_and_named, a_guests_word_is_none,
-        an_adopted_vms_log_is_a_claim,       a_violation_during_a_spawn_is_told,
-        a_delete_has_no_violation,           a_violation_is_told_once,
+        a_violation_is_recognised_and_named,
+        a_guests_word_is_none,
+        an_adopted_vms_log_is_a_claim,
+        a_violation_during_a_spawn_is_told,
+        a_delete_has_no_violation,
+        an_agent_that_breaks_the_protocol_is_told,
+        a_violation_is_told_once,
     };
     for (size_t i = 0; i < COUNT_OF(tests); i++) {
         struct engine engine;

@@ -237,9 +237,7 @@ def test_R24_a_blocked_call_is_seen_with_linux_guests(
 
 
 @pytest.mark.core
-def test_R24_a_killed_vmm_is_no_violation(
-    daemon: Daemon, client: Client, backend: Backend
-) -> None:
+def test_R24_a_killed_vmm_is_no_violation(daemon: Daemon, client: Client, backend: Backend) -> None:
     vm = client.create(id="shot", memory_mib=backend.memory_mib)
     _, before = scrape(client)
     os.kill(vmm_of(daemon, vm["instance"]), signal.SIGKILL)

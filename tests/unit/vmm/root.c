@@ -106,6 +106,10 @@ static void op_launch(struct guest *guest, struct answer *answer)
 static void op_open(struct guest *guest, uint32_t what, struct answer *answer)
 {
     char path[108];
+    if (what == PRIV_SOCKET_LOG && guest->plan.no_log) {
+        refuse(answer, ERR_HYPERVISOR);
+        return;
+    }
     if (what == PRIV_SOCKET_PIDFD || what == PRIV_SOCKET_CONSOLE || what == PRIV_SOCKET_LOG) {
         int console_or_log = what == PRIV_SOCKET_CONSOLE ? guest->console : guest->log;
         give(answer, copy(what == PRIV_SOCKET_PIDFD ? guest->pidfd : console_or_log));

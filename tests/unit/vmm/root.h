@@ -43,6 +43,7 @@ struct plan {
     int kill_failures; /* KILLs that are refused before one is done */
     int blocked;       /* when it ends its log says that this call was blocked; 0: nothing */
     int status;        /* what KILL tells, in place of the truth; 0: the truth */
+    bool no_log;       /* OPEN finds none, as of a VMM that an earlier version started */
     bool no_status;    /* KILL tells none, as for a VMM that an earlier root half started */
 };
 

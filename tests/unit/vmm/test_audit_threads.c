@@ -103,6 +103,11 @@ static void an_adopted_vms_log_is_a_claim(struct engine *engine)
     engine_ended(engine, "adopted", STORE_EXITED, "seccomp");
     audited(engine, "adopted", LIFE "adopted seccomp_violation vmm_exited ended", CLAIMED);
     CHECK(engine->violations == 1);
+    run(engine, "silent", (struct plan){.no_log = true, .no_status = true}, &row);
+    engine_stop(engine);
+    CHECK(engine_restart(engine).adopted == 1);
+    crash(engine, &row);
+    engine_ended(engine, "silent", STORE_EXITED, "vmm_exit");
 }
 
 static void a_violation_during_a_spawn_is_told(struct engine *engine)

@@ -156,11 +156,21 @@ static int start(struct vmm_spawning *spawn, struct error *err)
     return 0;
 }
 
+/* One hello a boot: with the listener gone a guest cannot make the host hold connections, and what
+ * it writes into them, that nobody accepts. */
+static void stop_listening(struct vmm_machine *machine)
+{
+    cleanup_close_func(&machine->hello);
+    machine->hello = -1;
+}
+
 static int hello(struct vmm_spawning *spawn, struct error *err)
 {
     int64_t deadline = clock_mono_ms() + spawn->vmm->config.boot_timeout_ms;
-    if (spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0)
+    if (spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0) {
+        stop_listening(spawn->machine);
         return 0;
+    }
     if (err->code == ERR_GUEST_TIMEOUT) {
         *err = (struct error){0};
         error_set(err, ERR_BOOT_TIMEOUT, 0, "the guest's agent did not say hello within %d ms",

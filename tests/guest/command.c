@@ -13,7 +13,7 @@ void command_end(struct command *command, int code)
 
 void command_kill(struct command *command)
 {
-    if (!command->ended) {
+    if (!command->ended && !command->deaf) {
         command->ended = true;
         command->signal = SIGNAL_KILL;
     }
@@ -78,7 +78,7 @@ static void look_at_clock(struct command *command, uint64_t now)
     if (command->wake_ms && now >= command->wake_ms) {
         command_end(command, 0);
     }
-    if (!command->ended && command->deadline_ms && now >= command->deadline_ms) {
+    if (!command->ended && !command->deaf && command->deadline_ms && now >= command->deadline_ms) {
         command->timed_out = true;
         command_kill(command);
     }

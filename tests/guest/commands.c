@@ -1,5 +1,6 @@
 /* What the commands do; guest.h tells it from outside. */
 #include "command.h"
+#include "liar.h"
 
 enum { EXIT_UNKNOWN = 127, PATTERN_PERIOD = 251 };
 
@@ -210,6 +211,9 @@ static const struct command_kind kinds[] = {
     {"disk", start_disk, NULL, NULL},
     {"diskwrite", start_diskwrite, NULL, NULL},
     {"generation", start_generation, NULL, NULL},
+    {"lie", liar_start_lie, liar_step_lie, NULL},
+    {"storm", liar_start_storm, liar_step_storm, NULL},
+    {"console", liar_start_console, liar_step_console, NULL},
     {"reboot", NULL, step_accident, NULL},
     {"crash", NULL, step_accident, NULL},
     {"hang", NULL, step_accident, NULL},

@@ -15,10 +15,17 @@
  *   sleep [S]     ends after S seconds; without S never
  *   disk [N]      first 16 bytes of the N-th virtio-blk device (0 is the first), in hex
  *   diskwrite [N] overwrites its first sector and prints "status S": 0 written, 1 refused, 255
- * silence generation    the number of restores since boot reboot        i8042 reset      crash
- * triple fault      hang  stops for ever, the VMM lives on Anything else: a message on stderr, exit
- * 127. A command without use for stdin discards it. Numbers are decimal. env, cwd and user are
- * ignored.
+ *                 silence
+ *   generation    the number of restores since boot
+ *   reboot        i8042 reset
+ *   crash         triple fault
+ *   hang          stops for ever, the VMM lives on
+ *   lie WHAT      breaks the protocol (liar.c), deaf to a kill and the clock
+ *   storm N [P]   N connections to the host at once, to port P or to ports 1…N; "opened M"
+ *   console N     N bytes to the console
+ * Anything else: a message on stderr, exit 127. A command without use for stdin discards it.
+ * Numbers are decimal. env, cwd and user are ignored. With `motte.lie=WHAT` on the kernel command
+ * line its hello is such a lie.
  *
  * An exec on the hello connection and a request during an exec are refused; bad frames, bad JSON
  * and ids that do not grow end the connection.

@@ -1,4 +1,5 @@
 #include "command.h"
+#include "liar.h"
 
 enum { HELLO_ID = 1 };
 
@@ -163,8 +164,11 @@ static bool conn_step(struct guest *guest, struct vsock_conn *conn, struct sessi
     }
     if (is_hello_conn(conn) && !session->greeted) {
         session->greeted = true;
-        send_hello(guest, conn);
-        any = true;
+        guest->called++;
+        if (!liar_hello(guest, conn, &session->greeted)) {
+            send_hello(guest, conn);
+        }
+        any |= session->greeted;
     }
     while (conn->state == VSOCK_OPEN && take_frame(guest, conn, session)) {
         any = true;
@@ -205,7 +209,8 @@ uint64_t session_wake_ms(const struct guest *guest)
     for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++) {
         const struct session *session = &guest->sessions[i];
         if (guest->vsock.conns[i].state == VSOCK_OPEN && session->command.kind &&
-            session->conn_id == guest->vsock.conns[i].id && !session->command.ended) {
+            session->conn_id == guest->vsock.conns[i].id && !session->command.ended &&
+            !session->command.deaf) {
             earlier(&wake, session->command.deadline_ms);
             earlier(&wake, session->command.wake_ms);
         }

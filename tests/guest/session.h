@@ -21,6 +21,7 @@ struct command {
     uint64_t deadline_ms, wake_ms; /* 0: never */
     uint64_t offset, left;         /* flood */
     bool input_open, ended, timed_out;
+    bool deaf;        /* neither a kill nor the clock ends it */
     int code, signal; /* how it ended; signal 0: by code */
 };
 
@@ -38,6 +39,7 @@ struct guest {
     struct session sessions[VSOCK_CONNECTIONS];
     const char *cmdline;
     uint32_t greetings; /* hello is said for all generations below this */
+    uint32_t called;    /* connections to the host that it took */
     char instance[24];
     uint8_t frame[WIRE_HEADER_SIZE + WIRE_FRAME_MAX];
     char text[WIRE_FRAME_MAX];               /* what a command puts together */

@@ -102,15 +102,24 @@ void vsock_close(struct vsock_conn *conn)
     }
 }
 
-struct vsock_conn *vsock_connect(struct vsock *vsock, uint32_t port)
+void vsock_close_after(struct vsock_conn *conn)
 {
-    /* A port of its own for each generation: a late answer to the last one does not fit. */
-    uint32_t local = 0x10000 + vsock->generation;
+    conn->closing = true;
+}
+
+struct vsock_conn *vsock_connect_from(struct vsock *vsock, uint32_t local, uint32_t port)
+{
     struct vsock_conn *conn = conn_open(vsock, VSOCK_CONNECTING, local, port);
     if (conn && vsock->free_count) {
         send_op(vsock, conn, OP_REQUEST);
     }
     return conn;
+}
+
+struct vsock_conn *vsock_connect(struct vsock *vsock, uint32_t port)
+{
+    /* A port of its own for each generation: a late answer to the last one does not fit. */
+    return vsock_connect_from(vsock, 0x10000 + vsock->generation, port);
 }
 
 /* A packet of a connection we know; false if it breaks the rules. */
@@ -250,6 +259,9 @@ void vsock_flush(struct vsock *vsock)
         struct vsock_conn *conn = &vsock->conns[(vsock->first + i) % VSOCK_CONNECTIONS];
         if (conn->state == VSOCK_OPEN) {
             conn_flush(vsock, conn);
+            if (conn->closing && conn->done == conn->queued) {
+                vsock_close(conn);
+            }
         } else if (conn->state == VSOCK_CLOSING) {
             send_op(vsock, conn, OP_RST);
             conn->state = VSOCK_FREE;

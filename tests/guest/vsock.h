@@ -42,6 +42,7 @@ struct vsock_conn {
     uint32_t received, consumed, told; /* told: the value of consumed that the peer knows */
     uint32_t queued, sent, done;       /* by us, to the device, by the device */
     uint32_t peer_alloc, peer_consumed;
+    bool closing; /* once all is sent */
     uint8_t rx[VSOCK_RING], tx[VSOCK_RING];
 };
 
@@ -75,8 +76,11 @@ bool vsock_receive(struct vsock *vsock);
 void vsock_flush(struct vsock *vsock);
 /* To the host. NULL when all connections are in use. */
 struct vsock_conn *vsock_connect(struct vsock *vsock, uint32_t port);
+struct vsock_conn *vsock_connect_from(struct vsock *vsock, uint32_t local, uint32_t port);
 /* Ends a connection at once; what is queued may be lost. */
 void vsock_close(struct vsock_conn *conn);
+/* Ends it when the device has what is queued. */
+void vsock_close_after(struct vsock_conn *conn);
 
 static inline uint32_t vsock_readable(const struct vsock_conn *conn)
 {

@@ -143,8 +143,8 @@ static int reset_oom(void)
 
 static int set_limits(const struct priv_child *child)
 {
-    struct rlimit none = {0, 0}, files = {256, 256};
-    if (setrlimit(RLIMIT_CORE, &none) < 0)
+    struct rlimit none = {0, 0}, files = {256, 256}, size = {child->file_max, child->file_max};
+    if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &size) < 0)
         return -1;
     if (!child->drop)
         return 0; /* the jailer sets its own number of files */

@@ -207,7 +207,8 @@ struct priv_child {
     char *argv[PRIV_ARGS_MAX]; /* owned strings, NULL-terminated */
     size_t argc;
     uint32_t uid;
-    bool drop; /* QEMU: our own pivot_root, ids and filter; else the jailer does it */
+    uint64_t file_max; /* bytes of any one file that the VMM writes */
+    bool drop;         /* QEMU: our own pivot_root, ids and filter; else the jailer does it */
     const struct priv_bpf *filter; /* borrowed; NULL: none */
     int null, output, sync;
 };

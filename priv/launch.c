@@ -32,10 +32,19 @@ int priv_console_open(int pipe_fd, struct priv_instance_slot *slot, struct priv_
     return 0;
 }
 
+/* The scratch disk is a file of the host's that the VMM may write, and so could make longer: no
+ * longer than it is, or than a snapshot of the VM's memory would be. */
+static uint64_t file_max(const struct priv_server *server, const struct priv_shape *shape)
+{
+    uint64_t memory = (uint64_t)shape->memory_mib + priv_overhead_mib(server);
+    return (memory > shape->disk_mib ? memory : shape->disk_mib) << 20;
+}
+
 static int prepare(struct priv_server *server, struct priv_instance_slot *slot,
                    const uint8_t *image, struct priv_child *child, struct error *err)
 {
     child->uid = slot->record.uid;
+    child->file_max = file_max(server, &slot->record.shape);
     snprintf(child->base_path, sizeof(child->base_path), "%s/jail", server->run_dir);
     child->null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (child->null < 0)

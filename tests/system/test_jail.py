@@ -1,0 +1,64 @@
+"""What a running VMM holds: descriptors and limits, as the kernel shows them."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.backend import Backend
+from harness.client import Client
+from harness.daemon import Daemon
+
+# What a VMM opens itself or is given (0: nothing, 1 and 2: the console). Sockets: only those of its
+# own network namespace, which the test looks up.
+OWN = re.compile(
+    r"/dev/null|/dev/kvm|/dev/urandom|/dev/random|/disk|/scratch|/kernel|/initrd|/vm/console"
+    r"|pipe:\[\d+\]"
+    r"|anon_inode:(\[?(eventfd|eventpoll|timerfd|signalfd|io_uring)\]?|kvm-vm|kvm-vcpu(:\d+)?)"
+)
+
+
+def vmm_of(daemon: Daemon) -> int:
+    (pid,) = daemon.vmms()
+    return pid
+
+
+def sockets_of_its_namespace(pid: int) -> set[str]:
+    lines = Path(f"/proc/{pid}/net/unix").read_text(encoding="latin-1").splitlines()[1:]
+    return {f"socket:[{line.split()[6]}]" for line in lines}
+
+
+@pytest.mark.core
+def test_R26_a_vmm_holds_only_descriptors_of_its_own(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    """One of the host's network namespace would pass every wall (test_server_escapes.c)."""
+    client.create(id="held", memory_mib=backend.memory_mib)
+    pid = vmm_of(daemon)
+    sockets = sockets_of_its_namespace(pid)
+    held = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    strangers = {
+        fd: what
+        for fd, what in held.items()
+        if not (OWN.fullmatch(what.removesuffix(" (deleted)")) or what in sockets)
+    }
+    assert strangers == {}, held
+    assert held[0] == "/dev/null"
+    assert held[1] == held[2]
+    assert os.stat(f"/proc/{pid}/fd/1").st_mode & 0o170000 == 0o010000, "the console is a FIFO"
+    # No directory: a way out of the jail.
+    assert not [fd for fd in held if os.path.isdir(f"/proc/{pid}/fd/{fd}")]
+
+
+@pytest.mark.core
+def test_R26_a_vmms_rlimits_are_finite(daemon: Daemon, client: Client, backend: Backend) -> None:
+    client.create(id="limited", memory_mib=backend.memory_mib)
+    text = Path(f"/proc/{vmm_of(daemon)}/limits").read_text(encoding="utf-8")
+    limits = {
+        match[1].strip(): (match[2], match[3])
+        for match in re.finditer(r"^(Max .{22})(\S+)\s+(\S+)", text, re.M)
+    }
+    assert limits["Max core file size"] == ("0", "0")
+    assert all(0 < int(n) <= 4096 for n in limits["Max open files"]), limits
+    assert all(0 < int(n) <= 1 << 30 for n in limits["Max file size"]), limits

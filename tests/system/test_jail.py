@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import host
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
@@ -62,3 +63,17 @@ def test_R26_a_vmms_rlimits_are_finite(daemon: Daemon, client: Client, backend: 
     assert limits["Max core file size"] == ("0", "0")
     assert all(0 < int(n) <= 4096 for n in limits["Max open files"]), limits
     assert all(0 < int(n) <= 1 << 30 for n in limits["Max file size"]), limits
+
+
+@pytest.mark.core
+def test_R26_a_vmms_bounding_set_is_the_jailers(
+    daemon: Daemon, client: Client, backend: Backend
+) -> None:
+    """With no_new_privs nothing comes back from it; it is cut all the same. QEMU needs none."""
+    client.create(id="bounded", memory_mib=backend.memory_mib)
+    held = int(host.status_of(vmm_of(daemon))["CapBnd"], 16)
+    names = set(host.run("capsh", f"--decode={held:x}").strip().partition("=")[2].split(","))
+    jailer = {
+        "cap_sys_admin", "cap_mknod", "cap_chown", "cap_setuid", "cap_setgid", "cap_dac_override",
+    }  # fmt: skip
+    assert names - {""} <= (set() if backend.emulated else jailer)

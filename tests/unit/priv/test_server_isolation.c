@@ -92,6 +92,36 @@ Test(priv_isolation, R22_before_its_filter_is_loaded_a_vmm_fails_by_that_line_on
     bench_close(&bench);
 }
 
+/* What the VMM was told to load is the level's own file, byte for byte. */
+Test(priv_isolation, R22_R23_the_jail_has_the_filter_of_the_level, .timeout = 60)
+{
+    struct priv_shape shape = BENCH_SHAPE;
+    struct error err = {0};
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    for (shape.seccomp = PRIV_SECCOMP_MINIMAL; shape.seccomp <= PRIV_SECCOMP_BASIC;
+         shape.seccomp++) {
+        enum { FILE_MAX = 1 << 20 };
+        char path[64];
+        uint8_t *wanted = NULL;
+        size_t len = 0;
+        cleanup_free char *found = malloc(FILE_MAX);
+        bench_reserve(&bench, &vm);
+        bench_guard(&bench, &vm, &shape);
+        bench_launch(&bench, &vm);
+        bench_boot(&bench, &vm);
+        cr_assert_eq(priv_seccomp_firecracker_file((enum priv_seccomp)shape.seccomp, "1.12.1",
+                                                   &wanted, &len, &err),
+                     0, "%s", err.msg);
+        snprintf(path, sizeof(path), "/proc/%d/root/seccomp.bpf", (int)bench_pid(&vm));
+        cr_assert_eq(fs_read_at(AT_FDCWD, path, found, FILE_MAX), (ssize_t)len);
+        cr_expect_arr_eq(found, wanted, len, "level %u", shape.seccomp);
+        free(wanted);
+        bench_kill(&bench, &vm, NULL);
+    }
+    bench_close(&bench);
+}
+
 /* ---- firewall ---- */
 
 static void rules(const char *program, const char *arguments)

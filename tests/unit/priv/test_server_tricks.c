@@ -245,6 +245,24 @@ Test(priv_tricks, R41_R26_nothing_in_the_place_of_a_socket_is_followed, .timeout
     assert_gone();
 }
 
+/* Nobody but root could put it there; what is not the VM's own is not handed out all the same. */
+static int as_root(void *context)
+{
+    (void)context;
+    return rename("/api.sock", "/kept") < 0 || dead_socket("/api.sock") < 0 ? errno : 0;
+}
+
+Test(priv_tricks, R41_a_socket_of_another_uid_is_not_given, .timeout = 60)
+{
+    struct error err = {0};
+    begin_firecracker();
+    struct break_out how = {.vm = &vm, .place = BREAK_OUT_JAIL, .first = as_root};
+    cr_assert_eq(break_out(&how), 0);
+    cr_expect_eq(priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err), -1);
+    cr_expect_eq(err.code, ERR_HYPERVISOR, "%s", err.msg);
+    assert_gone();
+}
+
 /* What it leaves in its directory goes with it, and the host's files stay. */
 Test(priv_tricks, R20_R41_a_jail_full_of_tricks_is_adopted_and_removed, .timeout = 120)
 {

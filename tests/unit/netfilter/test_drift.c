@@ -244,3 +244,39 @@ Test(netfilter_drift, R17_a_busy_writer_without_our_lock)
         cr_expect(netfilter_check(support.netfilter, &vm, &err) == 0, "VM %u: %s", n, err.msg);
     }
 }
+
+/* With the lock nothing is lost on either side, though each commit writes the whole table. */
+Test(netfilter_drift, R17_a_busy_writer_with_our_lock_and_we_lose_nothing)
+{
+    enum { RULES = 12 };
+    cleanup_support struct support support = support_enter();
+    int status = -1;
+    support_open(&support);
+    pid_t writer = fork();
+    cr_assert(writer >= 0);
+    if (writer == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl("/bin/sh", "sh", "-ec",
+              "n=0; while [ $n -lt 12 ]; do for i in iptables ip6tables; do "
+              "$i-legacy -w 20 -t security -A INPUT -i f$n -j ACCEPT; "
+              "[ $n = 0 ] || $i-legacy -w 20 -t security -D INPUT -i f$((n-1)) -j ACCEPT; "
+              "$i-legacy -w 20 -t security -A FORWARD -i f$n -j ACCEPT; done; n=$((n+1)); done",
+              (char *)NULL);
+        _exit(1);
+    }
+    unsigned added = 0;
+    while (waitpid(writer, &status, WNOHANG) == 0)
+        support_add(&support, ++added);
+    cr_assert(status == 0, "the other program failed: %d", status);
+    cr_assert(added > 1);
+    for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+        cleanup_free char *rules =
+            support_run("%s -t security -S | grep -c -- '-i f'", support_iptables(ipv6));
+        cr_expect(atoi(rules) == RULES + 1, "%d foreign rules", atoi(rules));
+    }
+    for (unsigned n = 1; n <= added; n++) {
+        struct netfilter_vm vm = support_vm(n);
+        struct error err = {0};
+        cr_expect(netfilter_check(support.netfilter, &vm, &err) == 0, "VM %u: %s", n, err.msg);
+    }
+}

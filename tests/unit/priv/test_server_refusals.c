@@ -251,6 +251,14 @@ Test(priv_server, R41_uids_are_not_shared, .timeout = 60)
                 cr_assert_str_neq(vms[i].instance, vms[j].instance);
             }
         }
+        /* The next that is asked for is the first one's neighbour: only the one given back is free.
+         */
+        for (int i = 0; i < MANY; i += 2) {
+            uint32_t given_back = vms[i + 1].uid;
+            bench_kill(&bench, &vms[i + 1], NULL);
+            bench_reserve(&bench, &vms[i + 1]);
+            cr_assert_eq(vms[i + 1].uid, given_back);
+        }
         for (int i = 0; i < MANY; i++)
             bench_kill(&bench, &vms[i], NULL);
     }

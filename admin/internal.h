@@ -137,15 +137,18 @@ enum admin_kind { ADMIN_PROCESS, ADMIN_CGROUP, ADMIN_CHAIN, ADMIN_MOUNT, ADMIN_F
 /* A list of what was found, as JSON: {"processes": [...], "cgroups": [...] …}. */
 struct admin_found {
     cJSON *lists[ADMIN_KINDS]; /* borrowed from `json` */
-    cJSON *json;               /* owned */
+    cJSON *spares; /* borrowed: chains that motted made ahead, or is about to remove; not counted */
+    cJSON *json;   /* owned */
     size_t count;
 };
 int admin_found_add(struct admin_found *found, enum admin_kind kind, const char *text,
                     struct error *err);
+int admin_found_spare(struct admin_found *found, const char *text, struct error *err);
 int admin_scan_processes(const struct admin *admin, const struct admin_live *live,
                          struct admin_found *found, struct error *err);
 int admin_scan_cgroups(const struct admin *admin, const struct admin_live *live,
                        struct admin_found *found, struct error *err);
+/* Those in run_dir/priv/spares are spare, not left over. */
 int admin_scan_chains(const struct admin *admin, const struct admin_live *live,
                       struct admin_found *found, struct error *err);
 int admin_scan_mounts(const struct admin *admin, const struct admin_live *live,

@@ -9,16 +9,28 @@ static const struct {
     [ADMIN_FILE] = {"files", "file"},
 };
 
-int admin_found_add(struct admin_found *found, enum admin_kind kind, const char *text,
-                    struct error *err)
+static int add_text(cJSON *list, const char *text, struct error *err)
 {
     cJSON *item = cJSON_CreateString(text);
-    if (item == NULL || !cJSON_AddItemToArray(found->lists[kind], item)) {
+    if (item == NULL || !cJSON_AddItemToArray(list, item)) {
         cJSON_Delete(item);
         return error_set(err, ERR_NO_MEMORY, 0, "Out of memory");
     }
+    return 0;
+}
+
+int admin_found_add(struct admin_found *found, enum admin_kind kind, const char *text,
+                    struct error *err)
+{
+    if (add_text(found->lists[kind], text, err) < 0)
+        return -1;
     found->count++;
     return 0;
+}
+
+int admin_found_spare(struct admin_found *found, const char *text, struct error *err)
+{
+    return add_text(found->spares, text, err);
 }
 
 static int found_init(struct admin_found *found, struct error *err)
@@ -30,7 +42,9 @@ static int found_init(struct admin_found *found, struct error *err)
         if (found->lists[i] == NULL)
             return error_set(err, ERR_NO_MEMORY, 0, "Out of memory");
     }
-    return 0;
+    found->spares =
+        found->json == NULL ? NULL : cJSON_AddArrayToObject(found->json, "spare_chains");
+    return found->spares == NULL ? error_set(err, ERR_NO_MEMORY, 0, "Out of memory") : 0;
 }
 
 static int print_found(const struct admin_found *found, const struct admin_live *live, bool json,
@@ -50,7 +64,8 @@ static int print_found(const struct admin_found *found, const struct admin_live 
         cJSON_ArrayForEach(item, found->lists[i])
             printf("%-8s %s\n", kinds[i].what, cJSON_GetStringValue(item));
     }
-    printf("%zu running, %zu left over\n", live->count, found->count);
+    printf("%zu running, %d chains spare, %zu left over\n", live->count,
+           cJSON_GetArraySize(found->spares), found->count);
     if (found->count > 0)
         printf(
             "Starting motted clears them; `motted --purge` removes everything, running VMs too.\n");

@@ -1,13 +1,9 @@
-/* Where leftovers of a VM could be, place by place. Nothing here changes anything: the chains are
- * read with libiptc itself, since netfilter_open() would make Motte's root chains. */
+/* Where leftovers of a VM could be, place by place. Nothing here changes anything. */
 #include "admin/internal.h"
-#include "netfilter/netfilter.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libiptc/libip6tc.h>
-#include <libiptc/libiptc.h>
 
 typedef int entry_handler(const struct admin *admin, const struct admin_live *live,
                           const char *folder, const char *name, struct admin_found *found,
@@ -85,89 +81,6 @@ int admin_scan_cgroups(const struct admin *admin, const struct admin_live *live,
         if (mount_point[0] != '\0' && each_entry(admin, live, folder, cgroup_entry, found, err) < 0)
             return -1;
     }
-    return 0;
-}
-
-static bool live_chain(const struct admin_live *live, const char *chain)
-{
-    for (size_t i = 0; i < live->count; i++) {
-        char name[NETFILTER_CHAIN_MAX + 1];
-        netfilter_chain_name(live->instances[i], name);
-        if (strcmp(name, chain) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* "MOTTE_" and 20 hexadecimal digits: a VM's chain; the roots are shorter. */
-static bool vm_chain(const char *chain)
-{
-    return strncmp(chain, "MOTTE_", 6) == 0 && strspn(chain + 6, "0123456789abcdef") == 20 &&
-           chain[26] == '\0';
-}
-
-static int take_chain(const struct admin_live *live, const char *family, const char *table,
-                      const char *chain, struct admin_found *found, struct error *err)
-{
-    char text[128];
-    if (!vm_chain(chain) || live_chain(live, chain))
-        return 0;
-    (void)snprintf(text, sizeof(text), "%s %s %s", family, table, chain);
-    return admin_found_add(found, ADMIN_CHAIN, text, err);
-}
-
-/* Opening a table would load it; one that is not in this list holds nothing of ours. */
-static bool table_loaded(const char *names_file, const char *table)
-{
-    char names[512], line[32];
-    if (fs_read_at(AT_FDCWD, names_file, names, sizeof(names)) < 0)
-        return false;
-    (void)snprintf(line, sizeof(line), "%s\n", table);
-    return strstr(names, line) != NULL;
-}
-
-static int scan_v4(const struct admin_live *live, const char *table, struct admin_found *found,
-                   struct error *err)
-{
-    if (!table_loaded("/proc/net/ip_tables_names", table))
-        return 0;
-    struct xtc_handle *handle = iptc_init(table);
-    if (handle == NULL)
-        return error_set(err, ERR_FIREWALL_PRIVILEGE, 0, "Cannot read IPv4 table %s: %s", table,
-                         iptc_strerror(errno));
-    int result = 0;
-    for (const char *chain = iptc_first_chain(handle); chain != NULL && result == 0;
-         chain = iptc_next_chain(handle))
-        result = take_chain(live, "IPv4", table, chain, found, err);
-    iptc_free(handle);
-    return result;
-}
-
-static int scan_v6(const struct admin_live *live, const char *table, struct admin_found *found,
-                   struct error *err)
-{
-    if (!table_loaded("/proc/net/ip6_tables_names", table))
-        return 0;
-    struct xtc_handle *handle = ip6tc_init(table);
-    if (handle == NULL)
-        return error_set(err, ERR_FIREWALL_PRIVILEGE, 0, "Cannot read IPv6 table %s: %s", table,
-                         ip6tc_strerror(errno));
-    int result = 0;
-    for (const char *chain = ip6tc_first_chain(handle); chain != NULL && result == 0;
-         chain = ip6tc_next_chain(handle))
-        result = take_chain(live, "IPv6", table, chain, found, err);
-    ip6tc_free(handle);
-    return result;
-}
-
-int admin_scan_chains(const struct admin *admin, const struct admin_live *live,
-                      struct admin_found *found, struct error *err)
-{
-    (void)admin;
-    static const char *const tables[] = {"security", "filter"};
-    for (size_t i = 0; i < COUNT_OF(tables); i++)
-        if (scan_v4(live, tables[i], found, err) < 0 || scan_v6(live, tables[i], found, err) < 0)
-            return -1;
     return 0;
 }
 

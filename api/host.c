@@ -67,7 +67,8 @@ static cJSON *firewall_json(const struct priv_host *host)
 {
     cJSON *json = cJSON_CreateObject();
     if (json == NULL || json_add_string(json, "ipv4", firewall_name(host->firewall_v4)) < 0 ||
-        json_add_string(json, "ipv6", firewall_name(host->firewall_v6)) < 0) {
+        json_add_string(json, "ipv6", firewall_name(host->firewall_v6)) < 0 ||
+        json_add_bool(json, "in_sync", host->firewall_in_sync != 0) < 0) {
         cJSON_Delete(json);
         return NULL;
     }

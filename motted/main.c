@@ -1,5 +1,6 @@
 /* motted: prepare as root, start the front, give up what is no longer needed, answer the front. */
 #include "motted/internal.h"
+#include "netfilter/netfilter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -162,6 +163,14 @@ static int prepare_front(const struct motted_config *config, struct motted_front
     return front->tokens < 0 ? -1 : 0;
 }
 
+static void warn_of_bridges(void)
+{
+    char warning[NETFILTER_WARNING_SIZE];
+    netfilter_preflight(warning);
+    if (warning[0] != '\0')
+        log_warn("%s", warning);
+}
+
 static int prepare(const struct motted_config *config, struct motted_front *front,
                    struct priv_server **ret, struct error *err)
 {
@@ -171,6 +180,8 @@ static int prepare(const struct motted_config *config, struct motted_front *fron
     if (fill(config, front, &priv, err) < 0)
         return -1;
     motted_load_modules();
+    if (!config->purge && !(config->without & PRIV_GUARD_FIREWALL))
+        warn_of_bridges();
     return priv_server_open(&priv, ret, err);
 }
 

@@ -164,14 +164,20 @@ int netfilter_remove(struct netfilter *netfilter, const struct netfilter_vm *vm,
     return netfilter_change(netfilter, NULL, 0, vm, 1, err);
 }
 
-int netfilter_remove_chain(struct netfilter *netfilter, const char *chain, struct error *err)
+int netfilter_remove_chains(struct netfilter *netfilter, const netfilter_name *chains, size_t count,
+                            struct error *err)
 {
-    netfilter_name name;
-    if (!netfilter_chain_is_vm(chain))
-        return error_set(err, ERR_NOT_FOUND, 0, "%.64s is not the name of a VM's chain", chain);
-    (void)snprintf(name, sizeof(name), "%s", chain);
+    cleanup(netfilter_names_release) struct netfilter_names names = {0};
+    for (size_t i = 0; i < count; i++) {
+        if (!netfilter_chain_is_vm(chains[i]))
+            return error_set(err, ERR_NOT_FOUND, 0, "%.64s is not the name of a VM's chain",
+                             chains[i]);
+        if (netfilter_names_add(&names, chains[i], err) < 0)
+            return -1;
+    }
+    netfilter_names_sort(&names);
     struct netfilter_plan plan = plan_of(netfilter);
-    plan.remove = (struct netfilter_names){.list = &name, .count = 1};
+    plan.remove = names;
     return netfilter_commit(netfilter, &plan, NULL, err);
 }
 
@@ -184,25 +190,45 @@ int netfilter_remove_all(struct netfilter *netfilter, struct error *err)
 
 /* ---- checks --------------------------------------------------------------------------------- */
 
-/* Reads without the lock: one read of a table is whole in itself. */
-int netfilter_check(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err)
+/* One family, for all that were right so far. Reads without the lock: one read of a table is whole in
+ * itself. */
+static void check_family(const struct netfilter *netfilter, size_t family,
+                         const struct netfilter_vm *vms, size_t count, struct error *errors)
 {
-    struct netfilter_place place;
-    if (place_of(netfilter, vm, &place, err) < 0)
-        return -1;
+    cleanup_table struct netfilter_table table = {0};
+    struct error failure = {0};
     struct netfilter_plan plan = plan_of(netfilter);
     plan.roots = true;
-    plan.add = &place;
-    plan.add_count = 1;
-    for (size_t i = 0; i < NETFILTER_FAMILIES; i++) {
-        cleanup_table struct netfilter_table table = {0};
-        if (netfilter_table_of(netfilter, i) == NULL)
+    if (netfilter_read(netfilter, family, &table, &failure) == 0)
+        (void)netfilter_verify(&table, &plan, &failure);
+    for (size_t i = 0; i < count; i++) {
+        struct netfilter_place place;
+        if (errors[i].code != ERR_NONE)
             continue;
-        if (netfilter_read(netfilter, i, &table, err) < 0 ||
-            netfilter_verify(&table, &plan, err) < 0)
-            return -1;
+        if (failure.code != ERR_NONE)
+            errors[i] = failure;
+        else if (place_of(netfilter, &vms[i], &place, &errors[i]) == 0)
+            (void)netfilter_verify_place(&table, &plan, &place, &errors[i]);
     }
-    return 0;
+}
+
+void netfilter_check_each(const struct netfilter *netfilter, const struct netfilter_vm *vms,
+                          size_t count, struct error *ret_errors)
+{
+    memset(ret_errors, 0, count * sizeof(*ret_errors));
+    for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
+        if (netfilter_table_of(netfilter, i) != NULL)
+            check_family(netfilter, i, vms, count, ret_errors);
+}
+
+int netfilter_check(const struct netfilter *netfilter, const struct netfilter_vm *vm,
+                    struct error *err)
+{
+    struct error found;
+    netfilter_check_each(netfilter, vm, 1, &found);
+    if (found.code != ERR_NONE)
+        *err = found;
+    return found.code == ERR_NONE ? 0 : -1;
 }
 
 int netfilter_sync(struct netfilter *netfilter, const struct netfilter_vm *vms, size_t count,

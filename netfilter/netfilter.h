@@ -17,7 +17,9 @@
  *
  * Every change holds /run/xtables.lock (flock; libiptc takes none), retries on EAGAIN, and is read
  * back after the commit. Its cost is the table's size, hardly the number of VMs in it: change many
- * at once. Not thread-safe: one thread, or one mutex, around each struct netfilter.
+ * at once. Not thread-safe: one thread, or one mutex, around each struct netfilter; but what takes it
+ * as const (checks, counters, lists) only reads the tables, needs no lock of any kind, and may run on
+ * any thread beside a change.
  * Errors: ERR_FIREWALL_PRIVILEGE, _LOCK (deadline 5 s), _TABLE (kernel without the table),
  * _COMMIT (with libiptc's words), _DRIFT (read-back differs).
  */
@@ -31,6 +33,8 @@ enum {
     NETFILTER_INTERFACE_MAX = 15, /* IFNAMSIZ - 1 */
     NETFILTER_WARNING_SIZE = 256,
 };
+
+typedef char netfilter_name[NETFILTER_CHAIN_MAX + 1];
 
 /* "MOTTE_" + 20 hex digits of SHA-256(whole id): 26 characters. Takes any string. */
 void netfilter_chain_name(const char *id, char out[static NETFILTER_CHAIN_MAX + 1]);
@@ -84,8 +88,9 @@ int netfilter_change(struct netfilter *netfilter, const struct netfilter_vm *add
 /* netfilter_change with one VM. */
 int netfilter_add(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err);
 int netfilter_remove(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err);
-/* As netfilter_remove for a chain known only by its name (left by an instance nobody knows). */
-int netfilter_remove_chain(struct netfilter *netfilter, const char *chain, struct error *err);
+/* As netfilter_change for chains known only by their names (left by instances nobody knows). */
+int netfilter_remove_chains(struct netfilter *netfilter, const netfilter_name *chains, size_t count,
+                            struct error *err);
 /* Removes the roots and every chain of ours: afterwards the tables hold no rule of Motte's. */
 int netfilter_remove_all(struct netfilter *netfilter, struct error *err);
 
@@ -93,7 +98,11 @@ int netfilter_remove_all(struct netfilter *netfilter, struct error *err);
 
 /* 0 when the roots, the VM's chain, its DROP and the way to it are there in both families, else
  * ERR_FIREWALL_DRIFT naming the first thing missing. Reads both tables whole. */
-int netfilter_check(struct netfilter *netfilter, const struct netfilter_vm *vm, struct error *err);
+int netfilter_check(const struct netfilter *netfilter, const struct netfilter_vm *vm,
+                    struct error *err);
+/* The same for many, each table read once: ret_errors[i] is of vms[i], ERR_NONE when all is right. */
+void netfilter_check_each(const struct netfilter *netfilter, const struct netfilter_vm *vms,
+                          size_t count, struct error *ret_errors);
 /* 0 when both tables have the size and hooks in which our last commit left them, so that what was
  * read back then is there still; else ERR_FIREWALL_DRIFT, from then on until a netfilter_sync
  * succeeds, whatever is committed meanwhile. Some microseconds, whatever the tables' size. Edits
@@ -109,17 +118,16 @@ int netfilter_sync(struct netfilter *netfilter, const struct netfilter_vm *vms, 
 /* ---- reading -------------------------------------------------------------------------------- */
 
 /* Packets the VM's chain has dropped, v4 + v6. A missing chain is ERR_FIREWALL_DRIFT. */
-int netfilter_count(struct netfilter *netfilter, const struct netfilter_vm *vm,
+int netfilter_count(const struct netfilter *netfilter, const struct netfilter_vm *vm,
                     uint64_t *ret_packets, struct error *err);
 /* The same for many, each table read once. NETFILTER_UNCOUNTED: its chain is missing. */
 #define NETFILTER_UNCOUNTED UINT64_MAX
-int netfilter_counts(struct netfilter *netfilter, const struct netfilter_vm *vms, size_t count,
-                     uint64_t *ret_packets, struct error *err);
+int netfilter_counts(const struct netfilter *netfilter, const struct netfilter_vm *vms,
+                     size_t count, uint64_t *ret_packets, struct error *err);
 
 /* Names of all chains that look like a VM's ("MOTTE_" + 20 hex), from either family, sorted,
  * unique; *ret is one malloc'ed array (caller frees). */
-typedef char netfilter_name[NETFILTER_CHAIN_MAX + 1];
-int netfilter_list(struct netfilter *netfilter, netfilter_name **ret, size_t *ret_count,
+int netfilter_list(const struct netfilter *netfilter, netfilter_name **ret, size_t *ret_count,
                    struct error *err);
 
 #endif

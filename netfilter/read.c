@@ -20,8 +20,8 @@ static void add_count(const struct netfilter_table *table, const struct netfilte
         *packets += table->family->packets(entry);
 }
 
-int netfilter_counts(struct netfilter *netfilter, const struct netfilter_vm *vms, size_t count,
-                     uint64_t *ret_packets, struct error *err)
+int netfilter_counts(const struct netfilter *netfilter, const struct netfilter_vm *vms,
+                     size_t count, uint64_t *ret_packets, struct error *err)
 {
     struct netfilter_table tables[NETFILTER_FAMILIES] = {0};
     int result = 0;
@@ -41,7 +41,7 @@ int netfilter_counts(struct netfilter *netfilter, const struct netfilter_vm *vms
     return result;
 }
 
-int netfilter_count(struct netfilter *netfilter, const struct netfilter_vm *vm,
+int netfilter_count(const struct netfilter *netfilter, const struct netfilter_vm *vm,
                     uint64_t *ret_packets, struct error *err)
 {
     uint64_t packets;
@@ -68,7 +68,7 @@ static int add_names(const struct netfilter *netfilter, size_t family,
     return 0;
 }
 
-int netfilter_list(struct netfilter *netfilter, netfilter_name **ret, size_t *ret_count,
+int netfilter_list(const struct netfilter *netfilter, netfilter_name **ret, size_t *ret_count,
                    struct error *err)
 {
     cleanup(netfilter_names_release) struct netfilter_names names = {0};

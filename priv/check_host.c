@@ -59,23 +59,22 @@ static bool stopped_at(const struct error *failure, const char *family)
 /* Chain, DROP and jumps. The count is of both families together. */
 static void read_firewall(struct priv_look *look, struct priv_line *line)
 {
-    struct priv_server *server = look->server;
+    const struct netfilter *tables = priv_firewall_tables(look->server->firewall);
     struct netfilter_vm vm = {.uid = look->slot->record.uid};
     struct error ignored = {0}; /* a number is not worth a wrong line */
     uint64_t packets = 0;
     memcpy(vm.instance, look->slot->record.instance, ID_INSTANCE_SIZE);
-    pthread_mutex_lock(&server->firewall_lock);
     if (!look->firewall_read)
-        netfilter_check(server->firewall, &vm, &look->firewall);
+        priv_firewall_check(look->server->firewall, &look->slot->record, &look->firewall);
     look->firewall_read = true;
-    if (line != NULL && netfilter_count(server->firewall, &vm, &packets, &ignored) == 0)
+    if (line != NULL && netfilter_count(tables, &vm, &packets, &ignored) == 0)
         priv_line_value(line, (int64_t)packets);
-    pthread_mutex_unlock(&server->firewall_lock);
 }
 
 int priv_line_firewall(struct priv_look *look, int ipv6, struct priv_line *ret, struct error *err)
 {
-    if (netfilter_state(look->server->firewall, ipv6 != 0) == NETFILTER_NO_STACK) {
+    if (netfilter_state(priv_firewall_tables(look->server->firewall), ipv6 != 0) ==
+        NETFILTER_NO_STACK) {
         ret->state = PRIV_LINE_NOT_APPLICABLE;
         snprintf(ret->detail, sizeof(ret->detail), "this host has no IPv6");
         return 0;

@@ -49,5 +49,8 @@ int priv_kill(struct priv_client *client, const char *instance, struct priv_kill
               struct error *err);
 int priv_list(struct priv_client *client, uint32_t index, struct priv_instance *ret,
               struct error *err);
+/* ret->instance is empty when there are no more. */
+int priv_drops(struct priv_client *client, uint32_t index, struct priv_drops *ret,
+               struct error *err);
 
 #endif

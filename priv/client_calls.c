@@ -190,3 +190,22 @@ int priv_list(struct priv_client *client, uint32_t index, struct priv_instance *
     *ret = *instance;
     return 0;
 }
+
+int priv_drops(struct priv_client *client, uint32_t index, struct priv_drops *ret,
+               struct error *err)
+{
+    cleanup(priv_call_release) struct priv_call call;
+    priv_call_init(&call, PRIV_DROPS);
+    struct priv_request request = {.u.drops.index = index};
+    if (priv_call_ask(&call, client, &request, 0, 0, err) != 0) {
+        return -1;
+    }
+    const struct priv_drops *drops = &call.reply.u.drops;
+    bool end = drops->instance[0] == '\0';
+    if (!end && (!text_ends(drops->instance, sizeof(drops->instance)) ||
+                 !id_instance_valid(drops->instance))) {
+        return bad_reply(&call, err);
+    }
+    *ret = *drops;
+    return 0;
+}

@@ -21,6 +21,7 @@ static const struct operation operations[PRIV_OP_END] = {
     [PRIV_USAGE] = {0, 1 << PRIV_GUARDED | 1 << PRIV_LAUNCHED, priv_op_usage},
     [PRIV_KILL] = {0, ANY_STATE, priv_op_kill},
     [PRIV_LIST] = {sizeof(uint32_t), 0, priv_op_list},
+    [PRIV_DROPS] = {sizeof(uint32_t), 0, priv_op_drops},
 };
 
 static bool all_zero(const void *bytes, size_t len)

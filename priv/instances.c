@@ -28,7 +28,7 @@ struct priv_instance_slot *priv_slot_find(struct priv_server *server, const char
     return slot;
 }
 
-/* The next free uid, round the range, so that one that was given back rests as long as can be. */
+/* Lock held. */
 static bool take_uid(struct priv_server *server, uint32_t *ret)
 {
     uint32_t count = server->config.uid_count;
@@ -42,6 +42,23 @@ static bool take_uid(struct priv_server *server, uint32_t *ret)
         return true;
     }
     return false;
+}
+
+int priv_uid_take(struct priv_server *server, uint32_t *ret, struct error *err)
+{
+    pthread_mutex_lock(&server->lock);
+    bool taken = take_uid(server, ret);
+    pthread_mutex_unlock(&server->lock);
+    return taken ? 0
+                 : error_set(err, ERR_CAPACITY, 0, "all %u uids for VMs are in use (uid-count)",
+                             server->config.uid_count);
+}
+
+void priv_uid_give(struct priv_server *server, uint32_t uid)
+{
+    pthread_mutex_lock(&server->lock);
+    server->uids[uid - server->config.uid_base] = 0;
+    pthread_mutex_unlock(&server->lock);
 }
 
 static struct priv_instance_slot *insert(struct priv_server *server)
@@ -63,28 +80,21 @@ static struct priv_instance_slot *insert(struct priv_server *server)
     return slot;
 }
 
-static struct priv_instance_slot *reserve(struct priv_server *server, const char *instance,
+static struct priv_instance_slot *reserve(struct priv_server *server, const struct netfilter_vm *vm,
                                           struct error *err)
 {
-    uint32_t uid = 0;
     if (server->slot_count >= server->config.max_vms) {
         error_set(err, ERR_CAPACITY, 0, "this host runs at most %u VMs (max-vms)",
                   server->config.max_vms);
         return NULL;
     }
-    if (!take_uid(server, &uid)) {
-        error_set(err, ERR_CAPACITY, 0, "all %u uids for VMs are in use (uid-count)",
-                  server->config.uid_count);
-        return NULL;
-    }
     struct priv_instance_slot *slot = insert(server);
     if (slot == NULL) {
-        server->uids[uid - server->config.uid_base] = 0;
         error_set(err, ERR_NO_MEMORY, 0, "out of memory for another instance");
         return NULL;
     }
-    memcpy(slot->record.instance, instance, ID_INSTANCE_SIZE);
-    slot->record.uid = uid;
+    memcpy(slot->record.instance, vm->instance, ID_INSTANCE_SIZE);
+    slot->record.uid = vm->uid;
     slot->record.hypervisor = server->config.hypervisor;
     slot->record.without = server->config.without;
     slot->record.state = PRIV_RESERVED;
@@ -92,14 +102,18 @@ static struct priv_instance_slot *reserve(struct priv_server *server, const char
     return slot;
 }
 
-struct priv_instance_slot *priv_slot_reserve(struct priv_server *server, struct error *err)
+struct priv_instance_slot *priv_slot_reserve(struct priv_server *server,
+                                             const struct netfilter_vm *vm, struct error *err)
 {
-    char instance[ID_INSTANCE_SIZE];
-    if (id_instance_make(instance, err) < 0)
+    struct netfilter_vm made = {0};
+    if (vm == NULL &&
+        (id_instance_make(made.instance, err) < 0 || priv_uid_take(server, &made.uid, err) < 0))
         return NULL;
     pthread_mutex_lock(&server->lock);
-    struct priv_instance_slot *slot = reserve(server, instance, err);
+    struct priv_instance_slot *slot = reserve(server, vm != NULL ? vm : &made, err);
     pthread_mutex_unlock(&server->lock);
+    if (slot == NULL && vm == NULL)
+        priv_uid_give(server, made.uid);
     return slot;
 }
 
@@ -168,17 +182,21 @@ void priv_slot_close(struct priv_server *server, struct priv_instance_slot *slot
 
 void priv_slot_forget(struct priv_server *server, struct priv_instance_slot *slot)
 {
+    struct priv_record gone = slot->record;
     priv_slot_close(server, slot);
     pthread_mutex_lock(&server->lock);
     for (size_t i = 0; i < server->slot_count; i++) {
         if (server->slots[i] != slot)
             continue;
         server->slots[i] = server->slots[--server->slot_count];
-        server->uids[slot->record.uid - server->config.uid_base] = 0;
         free(slot);
         break;
     }
     pthread_mutex_unlock(&server->lock);
+    if (server->firewall != NULL)
+        priv_firewall_retire(server->firewall, gone.instance);
+    else
+        priv_uid_give(server, gone.uid);
 }
 
 void priv_slot_hurry(struct priv_server *server, const char *instance)

@@ -9,6 +9,7 @@
  *   launch.c     clone3, parent's side      child.c      child's side, async-signal-safe
  *   open.c kill.c                           the operations of these names
  *   check*.c     CHECK and REPORT: every guard read back (check_internal.h)
+ *   firewall*.c  chains made ahead, repaired, counted (firewall_internal.h)
  *   range.c      is the uid range free?     tsc.c        the host's TSC, for QEMU
  */
 #ifndef MOTTE_PRIV_INTERNAL_H
@@ -23,6 +24,7 @@
 
 enum {
     PRIV_WORKERS = 8,
+    PRIV_RESERVING_MAX = 6, /* of these may wait for a chain: the others end VMs meanwhile */
     PRIV_QUEUE_MAX = 1024,
     PRIV_CGROUP_DIRS = 3,
     PRIV_PIDS_MAX = 64,
@@ -68,6 +70,8 @@ struct priv_record {
 int priv_record_write(int dirfd, struct priv_record *record, struct error *err);
 int priv_record_read(int dirfd, const char *instance, struct priv_record *ret, struct error *err);
 int priv_record_remove(int dirfd, const char *instance, struct error *err);
+/* Removes what a kill in the middle of a write left. */
+int priv_record_sweep(int dirfd, struct error *err);
 /* Calls `each` for every name in a directory that is an instance id. */
 typedef int priv_name_handler(void *context, const char *instance, struct error *err);
 int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err);
@@ -154,8 +158,7 @@ struct priv_server {
     struct priv_cgroups cgroups;
     int stop; /* eventfd: waits end */
 
-    pthread_mutex_t firewall_lock;
-    struct netfilter *firewall; /* NULL: without */
+    struct priv_firewall *firewall; /* NULL: without */
 
     pthread_mutex_t lock; /* the table below */
     struct priv_instance_slot **slots;
@@ -166,7 +169,9 @@ struct priv_server {
 
 /* All of these take and release the lock. A slot is used by one worker at a time (loop.c). */
 struct priv_instance_slot *priv_slot_find(struct priv_server *server, const char *instance);
-struct priv_instance_slot *priv_slot_reserve(struct priv_server *server, struct error *err);
+/* The instance and uid are `vm`'s, which is NULL without a firewall: then they are made here. */
+struct priv_instance_slot *priv_slot_reserve(struct priv_server *server,
+                                             const struct netfilter_vm *vm, struct error *err);
 /* Takes the uid of a record found at start. */
 struct priv_instance_slot *priv_slot_adopt(struct priv_server *server,
                                            const struct priv_record *record, struct error *err);
@@ -177,13 +182,61 @@ int priv_slot_admit(struct priv_server *server, struct priv_instance_slot *slot,
                     const struct priv_shape *shape, struct error *err);
 /* Closes the slot's descriptors; the lock keeps priv_slot_hurry() away from them. */
 void priv_slot_close(struct priv_server *server, struct priv_instance_slot *slot);
-/* Frees slot and uid. */
+/* Frees the slot, and the uid: with a firewall once the chain is gone. */
 void priv_slot_forget(struct priv_server *server, struct priv_instance_slot *slot);
+/* The next free uid, round the range, so that one that was given back rests as long as can be. */
+int priv_uid_take(struct priv_server *server, uint32_t *ret, struct error *err);
+void priv_uid_give(struct priv_server *server, uint32_t uid);
 /* KILL is on its way: end the VMM now, so that a request that waits for it ends too. */
 void priv_slot_hurry(struct priv_server *server, const char *instance);
 bool priv_pidfd_ended(int pidfd);
 /* ERR_VMM_EXITED, with what the VMM last wrote. Returns -1. */
 int priv_slot_exited(const struct priv_instance_slot *slot, struct error *err);
+
+/* ---- firewall -------------------------------------------------------------------------------- */
+
+/*
+ * A commit costs what the table's size costs, not what is changed in it. So one thread makes chains
+ * ahead, with instance id and uid, and removes retired ones, many in a commit, and it alone changes
+ * the tables. A chain that is there is read back without any lock: only RESERVE ever waits, when no
+ * chain is ready. A uid is free again when its chain is gone.
+ */
+struct priv_firewall;
+
+/* Makes the roots. `server` is borrowed. */
+int priv_firewall_open(struct priv_server *server, struct priv_firewall **ret, struct error *err);
+void priv_firewall_free(struct priv_firewall *firewall); /* rules stay */
+/* The chain of a record found at start. */
+int priv_firewall_adopt(struct priv_firewall *firewall, const struct priv_record *record,
+                        struct error *err);
+/* Makes the adopted chains right and removes those that have no record. */
+int priv_firewall_settle(struct priv_firewall *firewall, struct error *err);
+int priv_firewall_start(struct priv_firewall *firewall, struct error *err); /* the thread */
+/* Whoever waits for a chain waits no longer. */
+void priv_firewall_wake(struct priv_firewall *firewall);
+/* When no worker is left: ends the thread and removes the chains of instances without a record. */
+void priv_firewall_stop(struct priv_firewall *firewall);
+/* Removes all rules of ours. Not while the thread runs. */
+int priv_firewall_purge(struct priv_firewall *firewall, struct error *err);
+
+/* A chain that stands, with id and uid. Waits; when none can be made the error says why, and while
+ * rules are not as they were made it is ERR_FIREWALL_DRIFT. */
+int priv_firewall_take(struct priv_firewall *firewall, struct netfilter_vm *ret, struct error *err);
+/* Reads the chain back, and the way to it. Those who ask at the same time share a read. */
+int priv_firewall_check(struct priv_firewall *firewall, const struct priv_record *record,
+                        struct error *err);
+/* Its instance has a record now. Reads the chain back. */
+int priv_firewall_guard(struct priv_firewall *firewall, const struct priv_record *record,
+                        struct error *err);
+/* Its instance's record is about to go. */
+void priv_firewall_unguard(struct priv_firewall *firewall, const char *instance);
+/* Its instance is forgotten: it goes with the next commit, and then its uid is free. */
+void priv_firewall_retire(struct priv_firewall *firewall, const char *instance);
+
+/* To read from, on any thread. */
+const struct netfilter *priv_firewall_tables(const struct priv_firewall *firewall);
+void priv_firewall_host(struct priv_firewall *firewall, struct priv_host *ret);
+void priv_firewall_drops(struct priv_firewall *firewall, uint32_t index, struct priv_drops *ret);
 
 /* ---- jail and launch ------------------------------------------------------------------------- */
 
@@ -265,7 +318,7 @@ typedef int priv_operation(struct priv_server *server, struct priv_instance_slot
                            const struct priv_request *request, struct priv_answer *answer,
                            struct error *err);
 priv_operation priv_op_host, priv_op_reserve, priv_op_guard, priv_op_launch, priv_op_open,
-    priv_op_check, priv_op_report, priv_op_usage, priv_op_list;
+    priv_op_check, priv_op_report, priv_op_usage, priv_op_list, priv_op_drops;
 
 /* Ends and removes all that belongs to the instance, known or not. Keeps slot and uid. */
 int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const char *instance,

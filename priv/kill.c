@@ -1,6 +1,7 @@
 /* KILL, and the undo of everything: names derive from the instance id alone, so it needs no record,
  * may be repeated, and takes "gone" for success. The order is what keeps guards longer than what
- * they guard: processes, their cgroup, the firewall, the record, and the uid last. */
+ * they guard: processes, their cgroup, the record, and when the instance is forgotten the chain,
+ * with it the uid. */
 #include "priv/internal.h"
 
 #include <errno.h>
@@ -44,26 +45,6 @@ static int end_process(struct priv_server *server, struct priv_instance_slot *sl
     return 0;
 }
 
-static int unguard(struct priv_server *server, const struct priv_instance_slot *slot,
-                   const char *instance, struct error *err)
-{
-    int result;
-    if (server->firewall == NULL)
-        return 0;
-    pthread_mutex_lock(&server->firewall_lock);
-    if (slot != NULL) {
-        struct netfilter_vm vm = {.uid = slot->record.uid};
-        memcpy(vm.instance, instance, ID_INSTANCE_SIZE);
-        result = netfilter_remove(server->firewall, &vm, err);
-    } else {
-        char chain[NETFILTER_CHAIN_MAX + 1];
-        netfilter_chain_name(instance, chain);
-        result = netfilter_remove_chain(server->firewall, chain, err);
-    }
-    pthread_mutex_unlock(&server->firewall_lock);
-    return result;
-}
-
 int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const char *instance,
               struct priv_reply *ret, struct error *err)
 {
@@ -82,8 +63,8 @@ int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const
         reply.u.kill.oom_kills = slot->oom_kills;
     if (server->cgroups.count > 0 && priv_cgroup_destroy(&server->cgroups, instance, err) < 0)
         return -1;
-    if (unguard(server, slot, instance, err) < 0)
-        return -1;
+    if (server->firewall != NULL)
+        priv_firewall_unguard(server->firewall, instance);
     unlinkat(server->scratch, instance, 0);
     if (priv_record_remove(server->records, instance, err) < 0)
         return -1;

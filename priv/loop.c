@@ -21,7 +21,7 @@ struct loop {
     pthread_cond_t ready, room;
     struct job *head;
     struct job **tail;
-    size_t pending;
+    size_t pending, reserving;
     char busy[PRIV_WORKERS][ID_INSTANCE_SIZE];
     bool stopping;
 };
@@ -82,13 +82,16 @@ static bool is_busy(const struct loop *loop, const char *instance)
     return false;
 }
 
-/* The oldest job whose instance nobody works on. Lock held. */
+/* The oldest job that may run: nobody works on its instance, and not all wait for chains. Lock
+ * held. */
 static struct job *take_job(struct loop *loop)
 {
     for (struct job **at = &loop->head; *at != NULL; at = &(*at)->next) {
         struct job *job = *at;
-        if (is_busy(loop, job->request.instance))
+        if (is_busy(loop, job->request.instance) ||
+            (job->request.op == PRIV_RESERVE && loop->reserving >= PRIV_RESERVING_MAX))
             continue;
+        loop->reserving += job->request.op == PRIV_RESERVE;
         *at = job->next;
         if (job->next == NULL)
             loop->tail = at;
@@ -124,8 +127,9 @@ static void *run_worker(void *context)
         pthread_cond_signal(&loop->room);
         pthread_mutex_unlock(&loop->lock);
         work(loop, job);
-        free(job);
         pthread_mutex_lock(&loop->lock);
+        loop->reserving -= job->request.op == PRIV_RESERVE;
+        free(job);
         memset(busy, 0, ID_INSTANCE_SIZE);
         pthread_cond_broadcast(&loop->ready); /* a job of that instance may go on */
     }
@@ -206,10 +210,14 @@ static void stop(struct loop *loop, struct worker *workers, size_t count)
     pthread_cond_broadcast(&loop->ready);
     pthread_mutex_unlock(&loop->lock);
     eventfd_write(loop->server->stop, 1);
+    if (loop->server->firewall != NULL)
+        priv_firewall_wake(loop->server->firewall);
     for (size_t i = 0; i < count; i++)
         pthread_join(workers[i].thread, NULL);
     eventfd_t value;
     eventfd_read(loop->server->stop, &value);
+    if (loop->server->firewall != NULL)
+        priv_firewall_stop(loop->server->firewall);
 }
 
 int priv_server_run(struct priv_server *server, int channel, struct error *err)
@@ -223,6 +231,8 @@ int priv_server_run(struct priv_server *server, int channel, struct error *err)
     size_t count = 0;
     int result = 0;
     loop.tail = &loop.head;
+    if (server->firewall != NULL && priv_firewall_start(server->firewall, err) < 0)
+        return -1;
     for (; count < PRIV_WORKERS && result == 0; count++) {
         workers[count] = (struct worker){.loop = &loop, .index = count};
         result = pthread_create(&workers[count].thread, NULL, run_worker, &workers[count]);

@@ -7,15 +7,17 @@
  * unused byte that is not zero, or in the wrong state is refused (ERR_PRIV_REFUSED) with no effect.
  *
  * An instance goes reserved → guarded → launched → dead; nothing goes back:
- *   RESERVE  makes the instance id and allocates its uid            → reserved
- *   GUARD    firewall chain (read back), cgroup with limits         → guarded
+ *   RESERVE  takes an instance id, a uid and a firewall chain made
+ *            ahead; waits for one when none is ready                → reserved
+ *   GUARD    the chain read back, cgroup with limits                → guarded
  *   LAUNCH   namespaces, jail, seccomp filter, VMM                   → launched
  *   OPEN     descriptors of a launched VMM                             (launched)
  *   CHECK    every guard read back: the report's first wrong line        (launched)
  *   REPORT   one line of that report: what a guard looks like now        (launched)
  *   USAGE    cgroup figures                                              (guarded, launched)
- *   KILL     SIGKILL, wait until the cgroup is empty, remove all; the uid is free after the chain
- *            is gone. Any state, and unknown instances: success.     → dead, then forgotten
+ *   KILL     SIGKILL, wait until the cgroup is empty, remove all but the chain: that goes with the
+ *            next commit, at most about a second later, and only then is the uid free. Any state,
+ *            and unknown instances: success.                         → dead, then forgotten
  */
 #ifndef MOTTE_PRIV_MESSAGES_H
 #define MOTTE_PRIV_MESSAGES_H
@@ -44,6 +46,7 @@ enum priv_op {
     PRIV_USAGE,
     PRIV_KILL,
     PRIV_LIST,
+    PRIV_DROPS,
     PRIV_OP_END,
 };
 
@@ -76,7 +79,7 @@ struct priv_shape {
 struct priv_request {
     uint32_t protocol, op;
     uint64_t id;
-    char instance[ID_INSTANCE_SIZE]; /* all zero for HOST, RESERVE, LIST */
+    char instance[ID_INSTANCE_SIZE]; /* all zero for HOST, RESERVE, LIST, DROPS */
     union {
         struct priv_shape guard;
         struct {
@@ -87,7 +90,7 @@ struct priv_request {
         } open;
         struct {
             uint32_t index; /* 0, 1, 2 … until the reply's instance is empty */
-        } list;
+        } list, drops;
         struct {
             uint32_t index; /* 0, 1, 2 … until the reply's name is empty; the order is fixed */
         } report;
@@ -106,7 +109,17 @@ struct priv_host {
     uint32_t live;             /* instances the root half knows */
     uint64_t rss_bytes;        /* of the root half, for metrics */
     uint32_t fds;
+    uint32_t firewall_in_sync; /* 0: its rules were changed and are not repaired, no VM starts */
+    uint64_t firewall_repairs; /* places that were repaired */
+    uint64_t firewall_drifts;  /* how often another program was found to have changed a table */
+    uint64_t firewall_dropped; /* packets of VMs, also of those that are gone */
+    uint32_t firewall_spares;  /* chains that wait for a VM */
     char vmm_version[32];
+};
+
+struct priv_drops {                  /* DROPS: an instance whose chain has dropped packets */
+    char instance[ID_INSTANCE_SIZE]; /* empty: no more */
+    uint64_t packets;                /* as of some seconds ago at most */
 };
 
 struct priv_instance {               /* LIST */
@@ -167,6 +180,7 @@ struct priv_reply {
             uint32_t oom_kills;
         } kill;
         struct priv_instance list;
+        struct priv_drops drops;
         struct priv_line report;
         uint8_t bytes[192];
     } u;

@@ -1,4 +1,4 @@
-/* The operations that need no file of their own: HOST, RESERVE, GUARD, LIST. */
+/* The operations that need no file of their own: HOST, RESERVE, GUARD, LIST, DROPS. */
 #include "priv/internal.h"
 
 #include <dirent.h>
@@ -34,12 +34,8 @@ int priv_op_host(struct priv_server *server, struct priv_instance_slot *slot,
     host->emulated = config->emulated;
     host->without = config->without;
     host->cgroup_version = (uint32_t)server->cgroups.version;
-    if (server->firewall != NULL) {
-        pthread_mutex_lock(&server->firewall_lock);
-        host->firewall_v4 = netfilter_state(server->firewall, false);
-        host->firewall_v6 = netfilter_state(server->firewall, true);
-        pthread_mutex_unlock(&server->firewall_lock);
-    }
+    if (server->firewall != NULL)
+        priv_firewall_host(server->firewall, host);
     host->max_vms = config->max_vms;
     host->max_vcpus = config->max_vcpus;
     host->max_memory_mib = config->max_memory_mib;
@@ -53,14 +49,34 @@ int priv_op_host(struct priv_server *server, struct priv_instance_slot *slot,
     return 0;
 }
 
+/* Asked before there is a chain to be given back, and decided when the instance is entered. */
+static bool is_full(struct priv_server *server, struct error *err)
+{
+    pthread_mutex_lock(&server->lock);
+    bool full = server->slot_count >= server->config.max_vms;
+    pthread_mutex_unlock(&server->lock);
+    if (full)
+        error_set(err, ERR_CAPACITY, 0, "this host runs at most %u VMs (max-vms)",
+                  server->config.max_vms);
+    return full;
+}
+
 int priv_op_reserve(struct priv_server *server, struct priv_instance_slot *slot,
                     const struct priv_request *request, struct priv_answer *answer,
                     struct error *err)
 {
     (void)request;
-    slot = priv_slot_reserve(server, err);
-    if (slot == NULL)
+    struct netfilter_vm vm;
+    struct netfilter_vm *chain = server->firewall != NULL ? &vm : NULL;
+    if (is_full(server, err) ||
+        (chain != NULL && priv_firewall_take(server->firewall, chain, err) < 0))
         return -1;
+    slot = priv_slot_reserve(server, chain, err);
+    if (slot == NULL) {
+        if (chain != NULL)
+            priv_firewall_retire(server->firewall, chain->instance);
+        return -1;
+    }
     memcpy(answer->reply.u.reserve.instance, slot->record.instance, ID_INSTANCE_SIZE);
     netfilter_chain_name(slot->record.instance, answer->reply.u.reserve.chain);
     answer->reply.u.reserve.uid = slot->record.uid;
@@ -100,28 +116,13 @@ static int check_level(const struct priv_server *server, uint32_t level, struct 
     return 0;
 }
 
-static int add_firewall(struct priv_server *server, const struct priv_record *record,
-                        struct error *err)
-{
-    if (server->firewall == NULL)
-        return 0;
-    struct netfilter_vm vm = {.uid = record->uid};
-    memcpy(vm.instance, record->instance, ID_INSTANCE_SIZE);
-    pthread_mutex_lock(&server->firewall_lock);
-    int result = netfilter_add(server->firewall, &vm, err);
-    if (result == 0)
-        result = netfilter_check(server->firewall, &vm, err);
-    pthread_mutex_unlock(&server->firewall_lock);
-    return result;
-}
-
 /* Until all guards stand the record says dead: a root half that finds it may only clean up. */
 static int guard(struct priv_server *server, struct priv_instance_slot *slot, struct error *err)
 {
     struct priv_record *record = &slot->record;
     priv_slot_state(server, slot, PRIV_DEAD);
     if (priv_record_write(server->records, record, err) < 0 ||
-        add_firewall(server, record, err) < 0)
+        (server->firewall != NULL && priv_firewall_guard(server->firewall, record, err) < 0))
         return -1;
     if (server->cgroups.count > 0 &&
         priv_cgroup_make(&server->cgroups, record->instance, &record->shape,
@@ -167,5 +168,15 @@ int priv_op_list(struct priv_server *server, struct priv_instance_slot *slot,
         memcpy(out->token, record->token, PRIV_TOKEN_SIZE);
     }
     pthread_mutex_unlock(&server->lock);
+    return 0;
+}
+
+int priv_op_drops(struct priv_server *server, struct priv_instance_slot *slot,
+                  const struct priv_request *request, struct priv_answer *answer, struct error *err)
+{
+    (void)slot;
+    (void)err;
+    if (server->firewall != NULL)
+        priv_firewall_drops(server->firewall, request->u.drops.index, &answer->reply.u.drops);
     return 0;
 }

@@ -8,13 +8,14 @@
 #include <fcntl.h>
 
 static const char magic[8] = "motte-1";
+static const char unfinished[] = ".new"; /* becomes the file without it */
 
 int priv_record_write(int dirfd, struct priv_record *record, struct error *err)
 {
     char temporary[ID_INSTANCE_SIZE + 8];
     memcpy(record->magic, magic, sizeof(magic));
     record->size = sizeof(*record);
-    snprintf(temporary, sizeof(temporary), "%s.new", record->instance);
+    snprintf(temporary, sizeof(temporary), "%s%s", record->instance, unfinished);
     cleanup_close int fd =
         openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || fs_write_all(fd, record, sizeof(*record)) < 0 ||
@@ -51,16 +52,38 @@ int priv_record_remove(int dirfd, const char *instance, struct error *err)
     return 0;
 }
 
-int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err)
+/* With a position of its own. */
+static DIR *open_again(int dirfd, struct error *err)
 {
     int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-    if (dir == NULL) {
-        error_set(err, ERR_SYSTEM, errno, "reading a directory of instances");
-        if (copy >= 0)
-            close(copy);
+    if (dir != NULL)
+        return dir;
+    error_set(err, ERR_SYSTEM, errno, "reading a directory of instances");
+    if (copy >= 0)
+        close(copy);
+    return NULL;
+}
+
+int priv_record_sweep(int dirfd, struct error *err)
+{
+    DIR *dir = open_again(dirfd, err);
+    if (dir == NULL)
         return -1;
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        size_t len = strlen(entry->d_name), suffix = strlen(unfinished);
+        if (len > suffix && strcmp(entry->d_name + len - suffix, unfinished) == 0)
+            unlinkat(dirfd, entry->d_name, 0);
     }
+    closedir(dir);
+    return 0;
+}
+
+int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err)
+{
+    DIR *dir = open_again(dirfd, err);
+    if (dir == NULL)
+        return -1;
     int result = 0;
     for (struct dirent *entry; result == 0 && (entry = readdir(dir)) != NULL;)
         if (id_instance_valid(entry->d_name))

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+enum { FIREWALL_PROBE_MS = 1000, FIREWALL_CHECK_MS = 60000 };
+
 static int real_path(const char *path, char *out, size_t size, enum error_code code,
                      struct error *err)
 {
@@ -110,13 +112,11 @@ static int open_hypervisor(struct priv_server *server, struct error *err)
 static int open_guards(struct priv_server *server, struct error *err)
 {
     const struct priv_config *config = &server->config;
-    struct netfilter_config firewall = {.uid_base = config->uid_base,
-                                        .uid_count = config->uid_count};
     if (!(config->without & PRIV_GUARD_CGROUP) &&
         priv_cgroups_open(&server->cgroups, config->cgroup, err) < 0)
         return -1;
     if (!(config->without & PRIV_GUARD_FIREWALL) &&
-        netfilter_open(&firewall, &server->firewall, err) < 0)
+        priv_firewall_open(server, &server->firewall, err) < 0)
         return -1;
     return 0;
 }
@@ -155,6 +155,8 @@ static int read_record(void *context, const char *instance, struct error *err)
     struct priv_instance_slot *slot = priv_slot_adopt(server, &record, err);
     if (slot == NULL)
         return -1;
+    if (server->firewall != NULL && priv_firewall_adopt(server->firewall, &record, err) < 0)
+        return -1;
     match_process(server, slot);
     if (slot->record.state != PRIV_LAUNCHED || !slot->matches)
         slot->record.state = PRIV_DEAD;
@@ -177,12 +179,15 @@ static struct priv_server *server_new(const struct priv_config *config)
     if (server == NULL)
         return NULL;
     server->config = *config;
+    if (config->firewall_probe_ms == 0)
+        server->config.firewall_probe_ms = FIREWALL_PROBE_MS;
+    if (config->firewall_check_ms == 0)
+        server->config.firewall_check_ms = FIREWALL_CHECK_MS;
     server->state = server->records = server->scratch = -1;
     server->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->verified = image_verified_new();
     server->uids = calloc(config->uid_count, 1);
     pthread_mutex_init(&server->lock, NULL);
-    pthread_mutex_init(&server->firewall_lock, NULL);
     priv_cgroups_init(&server->cgroups);
     if (server->stop < 0 || server->verified == NULL || server->uids == NULL) {
         priv_server_free(server);
@@ -196,8 +201,9 @@ static int open_all(struct priv_server *server, struct error *err)
     if (id_boot_read(server->boot_id, err) < 0 ||
         priv_range_check(server->config.uid_base, server->config.uid_count, err) < 0 ||
         open_directories(server, err) < 0 || open_hypervisor(server, err) < 0 ||
-        open_guards(server, err) < 0 ||
-        priv_each_name(server->records, read_record, server, err) < 0)
+        open_guards(server, err) < 0 || priv_record_sweep(server->records, err) < 0 ||
+        priv_each_name(server->records, read_record, server, err) < 0 ||
+        (server->firewall != NULL && priv_firewall_settle(server->firewall, err) < 0))
         return -1;
     return priv_each_name(server->scratch, remove_scratch, server, err);
 }
@@ -219,6 +225,8 @@ void priv_server_free(struct priv_server *server)
 {
     if (server == NULL)
         return;
+    priv_firewall_free(server->firewall);
+    server->firewall = NULL; /* chains stay */
     while (server->slot_count > 0)
         priv_slot_forget(server, server->slots[0]);
     free(server->slots);
@@ -226,7 +234,6 @@ void priv_server_free(struct priv_server *server)
         free(server->filters[i].data);
         priv_bpf_release(&server->qemu_filters[i]);
     }
-    netfilter_free(server->firewall);
     priv_cgroups_close(&server->cgroups);
     image_verified_free(server->verified);
     cleanup_close_func(&server->state);
@@ -235,7 +242,6 @@ void priv_server_free(struct priv_server *server)
     cleanup_close_func(&server->stop);
     free(server->uids);
     pthread_mutex_destroy(&server->lock);
-    pthread_mutex_destroy(&server->firewall_lock);
     free(server);
 }
 
@@ -261,5 +267,5 @@ int priv_server_purge(struct priv_server *server, struct error *err)
         priv_slot_forget(server, server->slots[0]);
     if (priv_cgroups_remove(&server->cgroups, err) < 0)
         return -1;
-    return server->firewall == NULL ? 0 : netfilter_remove_all(server->firewall, err);
+    return server->firewall == NULL ? 0 : priv_firewall_purge(server->firewall, err);
 }

@@ -19,6 +19,8 @@ struct priv_config {
     uint32_t uid_base, uid_count;
     uint32_t front_gid; /* may connect to VMM sockets */
     uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib;
+    /* How often the firewall's tables are looked at: their size, each chain. 0: 1 s, 60 s. */
+    uint32_t firewall_probe_ms, firewall_check_ms;
 };
 
 struct priv_server;

@@ -220,6 +220,48 @@ static void put_process(struct text *text, struct vmm *vmm)
     PUT(text, "motte_build_info{version=\"%s\"} 1\n", MOTTE_VERSION);
 }
 
+static void put_counter(struct text *text, const char *name, const char *help, uint64_t value)
+{
+    family(text, name, "counter", help);
+    PUT(text, "%s %llu\n", name, (unsigned long long)value);
+}
+
+/* A VM has no network, so that a series exists only for one that was broken out of. */
+static void put_drops(struct text *text, struct vmm *vmm)
+{
+    struct priv_drops drops[METRICS_DROPS];
+    size_t count = vmm_drops(vmm, drops, COUNT_OF(drops));
+    family(
+        text, "motte_vm_dropped_packets_total", "counter",
+        "Packets the firewall dropped of a running VM; of at most 32 VMs, and of none as long as "
+        "all stay where they are.");
+    for (size_t i = 0; i < count; i++)
+        PUT(text, "motte_vm_dropped_packets_total{instance=\"%s\"} %llu\n", drops[i].instance,
+            (unsigned long long)drops[i].packets);
+}
+
+static void put_firewall(struct text *text, struct vmm *vmm)
+{
+    struct priv_host host;
+    vmm_host(vmm, &host);
+    if (host.without & PRIV_GUARD_FIREWALL)
+        return;
+    family(text, "motte_firewall_in_sync", "gauge",
+           "0: the rules are not as they were made, and no VM starts until they are repaired.");
+    PUT(text, "motte_firewall_in_sync %u\n", host.firewall_in_sync);
+    family(text, "motte_firewall_spare_chains", "gauge", "Chains made ahead for VMs to come.");
+    PUT(text, "motte_firewall_spare_chains %u\n", host.firewall_spares);
+    put_counter(text, "motte_firewall_drifts_total",
+                "Times another program was found to have changed the firewall's tables.",
+                host.firewall_drifts);
+    put_counter(text, "motte_firewall_repairs_total",
+                "Places in the firewall's tables that were repaired.", host.firewall_repairs);
+    put_counter(text, "motte_firewall_dropped_packets_total",
+                "Packets of VMs that the firewall dropped, also of VMs that are gone.",
+                host.firewall_dropped);
+    put_drops(text, vmm);
+}
+
 int server_metrics_text(void *sources, struct buf *ret, struct error *err)
 {
     const struct server_metrics_sources *from = sources;
@@ -232,6 +274,8 @@ int server_metrics_text(void *sources, struct buf *ret, struct error *err)
     if (put_vms(&text, from->store, err) < 0)
         return -1;
     put_process(&text, from->vmm);
+    if (from->vmm != NULL)
+        put_firewall(&text, from->vmm);
     return text.failed ? error_set(err, ERR_NO_MEMORY, 0, "out of memory while writing metrics")
                        : 0;
 }

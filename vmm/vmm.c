@@ -80,3 +80,14 @@ void vmm_host(struct vmm *vmm, struct priv_host *ret)
     *ret = vmm->host;
     pthread_mutex_unlock(&vmm->lock);
 }
+
+size_t vmm_drops(struct vmm *vmm, struct priv_drops *ret, size_t max)
+{
+    struct error ignored = {0};
+    size_t count = 0;
+    while (count < max &&
+           priv_drops(vmm->config.priv, (uint32_t)count, &ret[count], &ignored) == 0 &&
+           ret[count].instance[0] != '\0')
+        count++;
+    return count;
+}

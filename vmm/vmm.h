@@ -81,6 +81,10 @@ void vmm_free(struct vmm *vmm);
 /* Latest from the root half (limits, guards, versions); cached, refreshed each second. */
 void vmm_host(struct vmm *vmm, struct priv_host *ret);
 
+/* Running VMs whose firewall chain has dropped packets: at most `max`; returns how many. Asks the
+ * root half; a lost one knows of none. */
+size_t vmm_drops(struct vmm *vmm, struct priv_drops *ret, size_t max);
+
 /* The saga. On success *ret is the running row. On failure all undone, the row ended as `failed`
  * with reason spawn_<step>. Takes spec in any case. `owner` is the caller's name. */
 int vmm_spawn(struct vmm *vmm, struct vmm_spec *spec, const char *owner, struct store_vm *ret,

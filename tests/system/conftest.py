@@ -41,27 +41,50 @@ def contract() -> Contract:
     return Contract(Path(__file__).parents[2] / "openapi.yaml")
 
 
+class Keeper:
+    """One daemon for all tests that need no other. The firewall has room for one on a host, so it
+    stands still while a test has its own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.daemon: Daemon | None = None
+
+    def running(self) -> Daemon:
+        if self.daemon is None:
+            self.daemon = Daemon(self.backend)
+        return self.daemon if self.daemon.process is not None else self.daemon.start()
+
+    def stop(self) -> None:
+        if self.daemon is not None and self.daemon.process is not None:
+            self.daemon.stop()
+
+
 @pytest.fixture(scope="session")
-def shared(backend: Backend) -> Iterator[Daemon]:
-    """One daemon for all tests that need no other."""
-    daemon = Daemon(backend)
-    try:
-        yield daemon.start()
-    finally:
-        daemon.close()
+def keeper(backend: Backend) -> Iterator[Keeper]:
+    keeper = Keeper(backend)
+    yield keeper
+    if keeper.daemon is not None:
+        keeper.daemon.close()
+
+
+@pytest.fixture(scope="module")
+def shared(keeper: Keeper) -> Daemon:
+    """The shared daemon as it is; for files whose tests start no other."""
+    return keeper.running()
 
 
 @pytest.fixture
-def daemon(shared: Daemon, contract: Contract) -> Iterator[Daemon]:
+def daemon(keeper: Keeper, contract: Contract) -> Iterator[Daemon]:
     """The shared daemon, empty before and after: a test that leaves anything behind fails."""
-    yield shared
-    client = Client(contract, str(shared.socket_path))
+    daemon = keeper.running()
+    yield daemon
+    client = Client(contract, str(daemon.socket_path))
     for vm in client.list(limit=500):
         client.delete(vm["id"])
     client.close()
-    shared.assert_no_leftovers()
-    assert shared.vmms() == {}
-    assert host.vm_rules() == []
+    daemon.assert_no_leftovers()
+    assert daemon.vmms() == {}
+    assert daemon.vm_rules() == []
 
 
 @pytest.fixture
@@ -72,9 +95,10 @@ def client(daemon: Daemon, contract: Contract) -> Iterator[Client]:
 
 
 @pytest.fixture
-def start(backend: Backend) -> Iterator[Started]:
+def start(backend: Backend, keeper: Keeper) -> Iterator[Started]:
     """Makes daemons that belong to one test: start(options, running=True)."""
     made: list[Daemon] = []
+    keeper.stop()
 
     def make(options: Sequence[str] = (), running: bool = True) -> Daemon:
         daemon = Daemon(backend, options)

@@ -1,6 +1,5 @@
 """Prefer: respond-async, DELETE while creating, filters and cursors."""
 
-from harness import host
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
@@ -34,7 +33,7 @@ def test_R04_delete_while_creating_leaves_nothing(
         client.problem(404, "vm_gone", "GET", f"/vms/{vm_id}")
     assert client.list() == []
     assert daemon.vmms() == {}
-    assert host.vm_rules() == []
+    assert daemon.vm_rules() == []
     daemon.assert_no_leftovers()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness import host
 from harness.backend import Backend
-from harness.client import Client
+from harness.client import Client, wait_until
 from harness.daemon import Daemon
 from harness.metrics import scrape, total
 
@@ -254,13 +254,16 @@ def test_R26_a_loosened_limit_shows_in_report_and_metric(
 
 @pytest.mark.core
 def test_R19_a_flushed_chain_shows_in_the_report(
-    daemon: Daemon, client: Client, backend: Backend
+    daemon: Daemon, client: Client, backend: Backend, tmp_path: Path
 ) -> None:
     client.create(id="open", memory_mib=backend.memory_mib)
-    chains = {line.split()[1] for line in host.vm_rules() if line.startswith("-N ")}
+    chains = {line.split()[1] for line in daemon.vm_rules() if line.startswith("-N ")}
     assert len(chains) == 1
-    host.run("ip6tables-legacy", "-w", "5", "-t", "security", "-F", chains.pop())
-    assert wrong_lines(report_of(client, "open")) == {"firewall_ipv6"}
+    with host.locked():  # so that it is not repaired at once
+        flush = ("ip6tables-legacy", "-t", "security", "-F", chains.pop())
+        host.run(*flush, lock=str(tmp_path / "lock"))
+        assert wrong_lines(report_of(client, "open")) == {"firewall_ipv6"}
+    wait_until(lambda: report_of(client, "open")["ok"])
 
 
 def test_R18_a_guard_left_out_shows_in_the_report(

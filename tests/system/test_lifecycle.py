@@ -48,7 +48,7 @@ def test_R09_an_id_in_use_is_refused(client: Client, backend: Backend) -> None:
 def traces(daemon: Daemon) -> dict[str, object]:
     """Everything on the host that a VM could leave; SQLite's own files come and go."""
     return {
-        "rules": host.firewall(),
+        "rules": daemon.rules(),
         "processes": daemon.vmms(),
         "cgroups": host.cgroups_named(daemon.cgroup),
         "mounts": host.mounts_below(daemon.home),
@@ -111,7 +111,7 @@ def test_R20_while_vms_run_their_traces_are_there_to_be_found(
 ) -> None:
     """The oracle of the test above sees what it must see."""
     client.create(id="seen", memory_mib=backend.memory_mib)
-    assert host.vm_rules() != []
+    assert daemon.vm_rules() != []
     assert host.cgroups_named(daemon.cgroup) != []
     assert len(daemon.vmms()) >= 1
     assert daemon.leftovers()["running"] == 1
@@ -174,7 +174,7 @@ def test_R04_a_guest_that_is_not_up_in_time_leaves_nothing(
     client.problem(504, "boot_timeout", "POST", "/vms", json={"id": "slow"})
     assert client.list() == []
     client.problem(404, "vm_gone", "GET", "/vms/slow")
-    assert host.vm_rules() == []
+    assert daemon.vm_rules() == []
     assert daemon.vmms() == {}
     daemon.assert_no_leftovers()
 

@@ -30,31 +30,16 @@ def test_R18_without_net_admin_nothing_starts_and_the_log_says_why(
     assert daemon.vmms() == {}
 
 
-def test_R18_a_lock_held_by_another_tool_fails_the_spawn_with_its_name(
-    daemon: Daemon, client: Client, backend: Backend
-) -> None:
-    import fcntl
-
-    with host.LOCK.open("a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        body = client.problem(503, "firewall_lock_timeout", "POST", "/vms", json={"id": "locked"})
-        assert "xtables.lock" in body["detail"] + body["remediation"]
-    assert daemon.vmms() == {}
-    daemon.wait_no_leftovers()  # the undo needs the lock too: it is made up for when it is free
-    client.create(id="locked", memory_mib=backend.memory_mib)
-    client.delete("locked")
-
-
 def test_R19_rules_flushed_by_another_tool_come_back_or_stop_new_vms(
     daemon: Daemon, client: Client, backend: Backend
 ) -> None:
     client.create(id="before", memory_mib=backend.memory_mib)
-    rules = host.vm_rules()
+    rules = daemon.vm_rules()
     assert rules
     host.run("iptables-legacy", "-w", "-t", "security", "-F")
     response = client.request("POST", "/vms", json={"memory_mib": backend.memory_mib})
     if response.status_code == 201:
-        assert set(rules) <= set(host.vm_rules()), "a VM started while the first one had no rules"
+        assert set(rules) <= set(daemon.vm_rules()), "a VM started while the first one had no rules"
     else:
         assert response.json()["code"] == "firewall_out_of_sync", response.text
 

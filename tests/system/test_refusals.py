@@ -16,9 +16,9 @@ JSON = b"Content-Type: application/json\r\n"
 @pytest.fixture(autouse=True)
 def no_effect(daemon: Daemon) -> Iterator[None]:
     """Rows, rules, processes and files are the same after each test here as before it."""
-    before = (daemon.rows(), host.firewall(), daemon.vmms(), host.files_below(daemon.run_dir))
+    before = (daemon.rows(), daemon.rules(), daemon.vmms(), host.files_below(daemon.run_dir))
     yield
-    after = (daemon.rows(), host.firewall(), daemon.vmms(), host.files_below(daemon.run_dir))
+    after = (daemon.rows(), daemon.rules(), daemon.vmms(), host.files_below(daemon.run_dir))
     assert after == before
 
 

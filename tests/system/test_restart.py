@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from harness import host
 from harness.backend import Backend
 from harness.client import Client, Refused
 from harness.daemon import Daemon
@@ -68,7 +67,7 @@ def test_R02_running_vms_are_adopted_after_a_kill(
     assert client.exec("b", ["/bin/echo", "b"]).out == "b\n"
     client.delete("b")
     assert daemon.vmms() == {}
-    assert host.vm_rules() == []
+    assert daemon.vm_rules() == []
     daemon.assert_no_leftovers()
 
 
@@ -111,7 +110,7 @@ def test_R04_a_kill_during_spawns_leaves_whole_vms_or_nothing(
     for vm in clients[0].list(limit=500):
         clients[0].delete(vm["id"])
     assert daemon.vmms() == {}
-    assert host.vm_rules() == []
+    assert daemon.vm_rules() == []
     daemon.assert_no_leftovers()
 
 

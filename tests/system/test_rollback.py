@@ -1,6 +1,5 @@
 """R04: whichever step of a spawn fails, nothing of it stays. Each step is made to fail for real."""
 
-import fcntl
 import os
 import shutil
 import struct
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness import host
-from harness.client import Client
+from harness.client import Client, wait_until
 from harness.daemon import Daemon, program
 
 pytestmark = pytest.mark.testguest
@@ -30,7 +29,7 @@ def failures(client: Client, step: str) -> float:
 def traces(daemon: Daemon) -> dict[str, Any]:
     """Everything a spawn could leave on the host."""
     return {
-        "rules": host.firewall(),
+        "rules": daemon.rules(),
         "cgroups": host.cgroups_named(daemon.cgroup),
         "mounts": host.mounts_below(daemon.home),
         "run": host.files_below(daemon.run_dir),
@@ -94,20 +93,24 @@ def test_R04_admit_what_does_not_fit_is_refused(start: Start, connect: Connect) 
     client.create(id="second", memory_mib=128)
 
 
-def test_R04_guard_a_held_firewall_lock(start: Start, connect: Connect) -> None:
+def test_R04_guard_a_rule_that_was_edited(start: Start, connect: Connect, tmp_path: Path) -> None:
+    """The tables keep their size, so that only the read-back can see it."""
     daemon = start()
     client = connect(daemon)
-    lock = os.open("/run/xtables.lock", os.O_RDONLY | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client.problem(503, "firewall_lock_timeout", "POST", "/vms", json={"id": "undone"})
-    finally:
-        os.close(lock)
-    assert daemon.vmms() == {}
-    assert host.vm_rules() == []
-    daemon.wait_no_leftovers()  # undoing needs the lock too, so it is tried again later
+    client.create(id="undone", memory_mib=128)
+    client.delete("undone")
+    before = traces(daemon)
+    edit = ("iptables-legacy", "-t", "security", "-R", "MOTTE_phys", "1", "-j")
+    with host.locked():  # the repair has to wait
+        host.run(*edit, "ACCEPT", lock=str(tmp_path / "lock"))
+        problem = client.problem(503, "firewall_out_of_sync", "POST", "/vms", json={"id": "undone"})
+        assert "step guard" in problem["detail"], problem
+        assert "MOTTE_phys" in problem["detail"], problem
+        daemon.assert_no_leftovers()
+        assert daemon.vmms() == {}
     gone = client.problem(404, "vm_gone", "GET", "/vms/undone")
     assert "spawn_guard" in gone["detail"], gone
+    wait_until(lambda: traces(daemon) == before)
     client.create(id="undone", memory_mib=128)
 
 

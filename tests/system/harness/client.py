@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,15 @@ class Client:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{vm_id} is {vm['state']}, not {wanted}")
             time.sleep(0.02)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    """For what the daemon does by itself: asks until it is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError("still not so")
+        time.sleep(0.02)
 
 
 def raw(

@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import fcntl
+import hashlib
 import os
 import re
 import subprocess
@@ -31,8 +33,18 @@ def enter_own_host(lock: Path) -> None:
     subprocess.run(["mount", "--bind", str(lock), str(LOCK)], check=True)
 
 
-def run(*argv: str, check: bool = True) -> str:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Another program holds the firewall's lock."""
+    with LOCK.open("a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run(*argv: str, check: bool = True, lock: str | None = None) -> str:
+    """`lock`: the lock file of an iptables program that does not heed the real one."""
+    env = os.environ if lock is None else {**os.environ, "XTABLES_LOCKFILE": lock}
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, env=env)
     if check and done.returncode != 0:
         raise RuntimeError(f"{argv[0]} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout
@@ -47,10 +59,31 @@ def firewall() -> dict[str, list[str]]:
     }
 
 
-def vm_rules() -> list[str]:
-    """The lines about VMs' chains; not those of the roots, which stand as long as the daemon."""
-    pattern = re.compile(r"MOTTE_[0-9a-f]{20}\b")
-    return [line for lines in firewall().values() for line in lines if pattern.search(line)]
+VM_CHAIN = re.compile(r"\bMOTTE_[0-9a-f]{20}\b")
+INNER_CHAIN = re.compile(r"\bMOTTE_[uio]_[0-9a-f]+\b")
+
+
+def chain_of(instance: str) -> str:
+    return "MOTTE_" + hashlib.sha256(instance.encode()).hexdigest()[:20]
+
+
+def is_about(line: str, chains: set[str]) -> bool:
+    """A rule of one of these chains, or of the tree that leads to VMs' chains and has no other
+    purpose; not of the roots, which stand as long as the daemon."""
+    named = set(VM_CHAIN.findall(line))
+    return bool(named & chains) or (not named and INNER_CHAIN.search(line) is not None)
+
+
+def counted_rules() -> list[str]:
+    """Every rule with its counters, of every legacy table of both families; policies have theirs
+    set to 0 by each commit of anyone."""
+    return [
+        line
+        for program in ("iptables-legacy-save", "ip6tables-legacy-save")
+        for table in TABLES
+        for line in run(program, "-c", "-t", table).splitlines()
+        if not line.startswith(("#", ":"))
+    ]
 
 
 def status_of(pid: int, thread: int | None = None) -> dict[str, str]:

@@ -92,6 +92,35 @@ Test(netfilter_drift, R19_edits_are_noticed_and_repaired)
     cr_expect(strcmp(whole, repaired) == 0, "want\n%shave\n%s", whole, repaired);
 }
 
+Test(netfilter_drift, R19_each_of_many_is_judged_by_itself)
+{
+    enum { VMS = 5 };
+    cleanup_support struct support support = support_enter();
+    struct netfilter_vm vms[VMS];
+    struct error found[VMS];
+    netfilter_name chains[VMS];
+    support_open(&support);
+    for (unsigned i = 0; i < VMS; i++) {
+        vms[i] = support_vm(i);
+        netfilter_chain_name(vms[i].instance, chains[i]);
+        if (i != 3)
+            support_add(&support, i);
+    }
+    support_do("iptables-legacy -w 5 -t security -F %s", chains[1]);
+    support_do("ip6tables-legacy -w 5 -t security -F %s", chains[2]);
+    vms[4].uid = UID_BASE + UID_COUNT;
+    netfilter_check_each(support.netfilter, vms, VMS, found);
+    static const enum error_code wanted[VMS] = {ERR_NONE, ERR_FIREWALL_DRIFT, ERR_FIREWALL_DRIFT,
+                                                ERR_FIREWALL_DRIFT, ERR_INTERNAL};
+    for (unsigned i = 0; i < VMS; i++)
+        cr_expect(found[i].code == wanted[i], "%u: %s", i, found[i].msg);
+    cr_expect(strstr(found[1].msg, "IPv4") != NULL && strstr(found[2].msg, "IPv6") != NULL);
+    support_do("ip6tables-legacy -w 5 -t security -D OUTPUT 1"); /* all have lost their way */
+    netfilter_check_each(support.netfilter, vms, VMS, found);
+    for (unsigned i = 0; i < VMS; i++)
+        cr_expect(found[i].code != ERR_NONE, "%u", i);
+}
+
 Test(netfilter_drift, R19_a_restart_repairs_the_roots)
 {
     cleanup_support struct support support = support_enter();

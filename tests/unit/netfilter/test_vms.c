@@ -132,15 +132,15 @@ Test(netfilter_vms, R11_odd_ids_and_foreign_uids_are_refused)
         cr_expect(netfilter_add(support.netfilter, &vms[i], &err) == -1, "%u", i);
         cr_expect(err.code == (i < 3 ? ERR_INTERNAL : ERR_ID_INVALID), "%u: %s", i, err.msg);
     }
-    static const char *const chains[] = {"INPUT",
-                                         "MOTTE_uid",
-                                         "",
-                                         "MOTTE_0123456789abcdef012",
-                                         "MOTTE_0123456789abcdef01234",
-                                         "MOTTE_0123456789ABCDEF0123"};
+    static const netfilter_name chains[] = {"INPUT",
+                                            "MOTTE_uid",
+                                            "",
+                                            "MOTTE_0123456789abcdef012",
+                                            "MOTTE_0123456789abcdef01234",
+                                            "MOTTE_0123456789ABCDEF0123"};
     for (size_t i = 0; i < COUNT_OF(chains); i++) {
         struct error err = {0};
-        cr_expect(netfilter_remove_chain(support.netfilter, chains[i], &err) == -1, "%s",
+        cr_expect(netfilter_remove_chains(support.netfilter, &chains[i], 1, &err) == -1, "%s",
                   chains[i]);
         cr_expect(err.code == ERR_NOT_FOUND);
     }
@@ -206,7 +206,8 @@ Test(netfilter_vms, R20_halves_are_removed)
     support_do("iptables-legacy -w 5 -t security -A MINE -p tcp -j %s", chains[2]);
     inject()->no_memory_for[0] = true; /* VM 3 goes from IPv6 only, and that is said */
     struct error err = {0};
-    cr_expect(netfilter_remove_chain(support.netfilter, chains[3], &err) == -1);
+    cr_expect(netfilter_remove_chains(support.netfilter, (const netfilter_name *)&chains[3], 1,
+                                      &err) == -1);
     cr_expect(err.code == ERR_FIREWALL_COMMIT, "%s", err.msg);
     inject()->no_memory_for[0] = false;
     cleanup_free char *v6 = support_run("ip6tables-legacy -w 5 -t security -S");
@@ -266,9 +267,13 @@ Test(netfilter_vms, R20_chains_of_an_earlier_run_are_found)
     for (size_t i = 0; i < count; i++) {
         cr_expect(i == 0 || strcmp(names[i - 1], names[i]) < 0);
         found = found || strcmp(names[i], only_v6) == 0;
-        cr_assert(netfilter_remove_chain(support.netfilter, names[i], &err) == 0, "%s", err.msg);
     }
     cr_expect(found);
+    inject()->replaces = 0;
+    cr_assert(
+        netfilter_remove_chains(support.netfilter, (const netfilter_name *)names, count, &err) == 0,
+        "%s", err.msg);
+    cr_expect(inject()->replaces == 2, "%d commits", inject()->replaces);
     cleanup_free netfilter_name *none = NULL;
     cr_assert(netfilter_list(support.netfilter, &none, &count, &err) == 0, "%s", err.msg);
     cr_expect(count == 0);

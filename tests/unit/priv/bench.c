@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* Read by LeakSanitizer: Criterion 2.4's runner sometimes loses 48 bytes of its own. */
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
@@ -218,6 +219,25 @@ void bench_serve(struct bench *bench, bool raw)
         bench->raw = pair[1];
     else
         CHECK(priv_client_new(pair[1], &bench->client, &err) == 0);
+}
+
+void bench_settle(const struct bench *bench)
+{
+    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
+    struct priv_host host = {0};
+    do {
+        CHECK(clock_left_ms(deadline) > 0);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        priv_firewall_host(bench->server->firewall, &host);
+    } while (host.firewall_spares == 0);
+}
+
+bool bench_fds_are(size_t before)
+{
+    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
+    while (pair_open_fds() != before && clock_left_ms(deadline) > 0)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return pair_open_fds() == before;
 }
 
 void bench_stop(struct bench *bench)

@@ -26,6 +26,10 @@ struct bench {
 void bench_init(struct bench *bench);
 /* Opens the server and serves: with the client, or (raw) with bench->raw. */
 void bench_serve(struct bench *bench, bool raw);
+/* Until the firewall's thread has made its chains; it opens descriptors for that. */
+void bench_settle(const struct bench *bench);
+/* Has the process as many descriptors as then? The firewall's thread has some now and then: waits. */
+bool bench_fds_are(size_t before);
 /* The front dies: the server ends, VMs run on. */
 void bench_stop(struct bench *bench);
 /* Stops if need be, purges and removes everything. */
@@ -55,7 +59,8 @@ pid_t bench_pid(const struct bench_vm *vm); /* of the VMM, from its pidfd */
 int bench_api(int api, const char *method, const char *path, const char *body);
 
 /* What of the instance is on the host: empty when nothing. One word each: process, cgroup, chain,
- * record, scratch, mount. */
+ * record, scratch, mount. Waits for the commit that removes the chain of an instance that the server
+ * has forgotten. */
 void bench_traces(const struct bench *bench, const char *instance, char *out, size_t size);
 
 /* First line of a file of the instance's cgroup, from whichever hierarchy has it. */

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 
 static void must(int result, const char *what, const struct error *err)
 {
@@ -201,11 +202,33 @@ static bool chain_left(const char *chain)
     return found;
 }
 
+/* The server has forgotten the instance: its chain goes with the next commit. */
+static void wait_for_commit(const struct bench *bench, const char *instance)
+{
+    char chain[NETFILTER_CHAIN_MAX + 1];
+    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
+    bool there = bench->server != NULL && bench->server->firewall != NULL &&
+                 priv_slot_find(bench->server, instance) == NULL;
+    netfilter_chain_name(instance, chain);
+    while (there && clock_left_ms(deadline) > 0) {
+        struct error err = {0};
+        cleanup_free netfilter_name *names = NULL;
+        size_t count = 0;
+        CHECK(netfilter_list(priv_firewall_tables(bench->server->firewall), &names, &count, &err) ==
+              0);
+        there = false;
+        for (size_t i = 0; i < count; i++)
+            there |= strcmp(names[i], chain) == 0;
+        nanosleep(&(struct timespec){.tv_nsec = there ? 2000000 : 0}, NULL);
+    }
+}
+
 void bench_traces(const struct bench *bench, const char *instance, char *out, size_t size)
 {
     char chain[NETFILTER_CHAIN_MAX + 1], path[160];
     bool cgroup = false;
     int fd;
+    wait_for_commit(bench, instance);
     netfilter_chain_name(instance, chain);
     for (size_t i = 0; (fd = open_cgroup(bench, instance, i)) != -2; i++) {
         cgroup |= fd >= 0;

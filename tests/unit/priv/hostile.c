@@ -117,9 +117,10 @@ void hostile_begin(struct bench *bench, struct watch *watch)
 void hostile_end(struct bench *bench, struct watch *watch)
 {
     hostile_list(bench, true);
+    CHECK(hostile_host(bench).live == 0);
+    bench_stop(bench);
     watch_nothing_left(watch);
     watch_foreign(watch);
-    CHECK(hostile_host(bench).live == 0);
     bench_close(bench);
     watch_close(watch);
 }

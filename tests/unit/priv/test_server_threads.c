@@ -69,6 +69,7 @@ int main(void)
     char traces[128];
     bench_init(&bench);
     bench_serve(&bench, false);
+    bench_settle(&bench);
     size_t before = pair_open_fds();
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < VMS; i++)
@@ -85,7 +86,7 @@ int main(void)
             CHECK(traces[0] == '\0');
         }
         tell(lives, us);
-        CHECK(pair_open_fds() == before);
+        CHECK(bench_fds_are(before));
     }
     bench_close(&bench);
     return 0;

@@ -23,7 +23,7 @@ void watch_close(struct watch *watch);
  * works: what ends meanwhile is not looked at. */
 void watch_guards(struct watch *watch);
 void watch_foreign(const struct watch *watch);
-/* After all instances were killed. */
+/* After all instances were killed and the server was stopped. */
 void watch_nothing_left(struct watch *watch);
 
 #endif

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <pwd.h>
 #include <spawn.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -91,8 +90,11 @@ int motted_lock(const char *run_dir, struct error *err)
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set(err, ERR_CONFIG, errno, "opening %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK
+    /* A lock of the process, not of the open file: a VM's process that is being made has a copy of
+     * the file for a moment, and shall not keep the next motted out when this one is killed. */
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_SETLK, &whole) < 0)
+        return errno == EACCES || errno == EAGAIN
                    ? error_set(err, ERR_CONFIG, 0,
                                "another motted runs with the run-dir %s; stop it first, or give "
                                "this one directories and a cgroup of its own",

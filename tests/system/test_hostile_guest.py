@@ -38,7 +38,7 @@ def daemon(shared: Daemon, contract: Contract) -> Iterator[Daemon]:
             client.delete(vm["id"])
     shared.assert_no_leftovers()
     assert shared.vmms() == {}
-    assert host.vm_rules() == []
+    assert shared.vm_rules() == []
 
 
 @pytest.fixture
@@ -397,7 +397,7 @@ def test_R20_nothing_is_left_of_a_vm_deleted_in_the_middle_of_its_worst(
 ) -> None:
     def traces() -> dict[str, object]:
         return {
-            "rules": host.firewall(),
+            "rules": daemon.rules(),
             "cgroups": host.cgroups_named(daemon.cgroup),
             "processes": daemon.vmms(),
             "scratch": host.files_below(daemon.state_dir / "scratch"),

@@ -1,0 +1,83 @@
+"""A motted that can be killed at any system call by which it changes something (tests/kill)."""
+
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from .backend import build_dir
+from .daemon import Daemon
+
+
+@dataclass(frozen=True)
+class Point:
+    """The nth time that one of the halves makes a call of this name."""
+
+    name: str
+    nth: int
+
+    def __str__(self) -> str:
+        return f"{self.name} #{self.nth}"
+
+
+class Tracer:
+    """What `motted` runs under. `mode`: tests/kill/tracer.c."""
+
+    def __init__(self, log: Path, mode: str, point: Point | None = None) -> None:
+        self.log = log
+        log.unlink(missing_ok=True)
+        tool = build_dir() / "tests" / "kill" / "kill_tracer"
+        chosen = [point.name, str(point.nth)] if point is not None else []
+        self.prefix = [str(tool), str(log), mode, *chosen, "--"]
+
+    def lines(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+
+    def wait(self, line: str, seconds: float = 20) -> bool:
+        """Until the tracer says so."""
+        deadline = time.monotonic() + seconds
+        while line not in self.lines():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def arm(self) -> None:
+        """From now on calls count."""
+        os.kill(int(self.lines()[0].split()[1]), signal.SIGUSR1)
+        assert self.wait("armed"), "the tracer does not answer"
+
+    def points(self) -> list[Point]:
+        """Every point that was recorded, in order."""
+        seen: Counter[str] = Counter()
+        found = []
+        for line in self.lines():
+            if line.startswith(("root ", "front ", "child ")):
+                seen[line] += 1
+                found.append(Point(line, seen[line]))
+        return found
+
+
+class TracedDaemon(Daemon):
+    """The same daemon, started under a tracer when there is one."""
+
+    tracer: Tracer | None = None
+
+    def start_under(self, mode: str, point: Point | None = None) -> Tracer:
+        """Starts it; with a mode that kills from the start it does not get ready."""
+        self.tracer = Tracer(self.home / "points", mode, point)
+        self.start()
+        return self.tracer
+
+    def command(self) -> list[str]:
+        return [*(self.tracer.prefix if self.tracer is not None else []), *super().command()]
+
+    def start_plain(self) -> None:
+        self.tracer = None
+        self.start()
+
+    def close(self) -> None:
+        self.tracer = None
+        super().close()

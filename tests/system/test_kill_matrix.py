@@ -1,0 +1,198 @@
+"""kill -9 before and after every call by which a spawn, a delete or a recovery changes something.
+
+Which calls there are is not written down here: a run under the tracer records them, so a new step
+is a new point by itself. After each kill motted is started again, and then a VM that ran meanwhile
+still runs as the same process and answers, the one that was being made or deleted is there whole
+or not at all, and nothing is left that belongs to neither."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness import host
+from harness.backend import Backend
+from harness.client import Client, Refused
+from harness.contract import Contract
+from harness.traced import Point, TracedDaemon, Tracer
+
+pytestmark = [pytest.mark.testguest, pytest.mark.timeout(1500)]
+
+STAYS, COMES, GOES = "stays", "comes", "goes"
+
+
+class Matrix:
+    """One daemon, restarted for each point, and a VM that has to outlive all of it."""
+
+    def __init__(self, backend: Backend, contract: Contract) -> None:
+        self.daemon = TracedDaemon(backend)
+        self.contract = contract
+        self.memory = backend.memory_mib
+        self.daemon.start_plain()
+        with self.client() as client:
+            self.instance = client.create(id=STAYS, memory_mib=self.memory)["instance"]
+        (self.pid,) = self.daemon.vmms()
+
+    def client(self) -> "Connection":
+        return Connection(self.contract, str(self.daemon.socket_path))
+
+    def tracer(self) -> Tracer:
+        assert self.daemon.tracer is not None
+        return self.daemon.tracer
+
+    def check(self, killed_at: str) -> None:
+        """On a daemon that has just recovered."""
+        with self.client() as client:
+            assert client.exec(STAYS, ["echo", "still here"]).out.strip() == "still here", killed_at
+            for vm in client.list():
+                if vm["id"] != STAYS:
+                    assert vm["state"] == "running", f"{killed_at}: {vm}"
+                    assert client.exec(vm["id"], ["true"]).code == 0, killed_at
+                    client.delete(vm["id"])
+        assert list(self.daemon.vmms()) == [self.pid], killed_at
+        try:
+            self.daemon.assert_no_leftovers()
+        except AssertionError as left:
+            raise AssertionError(f"{killed_at}: {left}") from left
+        groups = {Path(path).name for path in host.cgroups_named(self.daemon.cgroup)}
+        assert groups == {self.instance}, killed_at
+
+    def record(
+        self, scenario: Callable[[Client], None], prepare: Callable[[Client], None]
+    ) -> list[Point]:
+        self.daemon.stop()
+        tracer = self.daemon.start_under("record")
+        with self.client() as client:
+            prepare(client)
+            tracer.arm()
+            scenario(client)
+        points = tracer.points()
+        self.daemon.stop()
+        self.daemon.start_plain()
+        self.check("recording")
+        return points
+
+    def kill_at(
+        self,
+        mode: str,
+        point: Point,
+        scenario: Callable[[Client], None],
+        prepare: Callable[[Client], None],
+    ) -> None:
+        """Leaves no daemon behind."""
+        self.daemon.stop()
+        tracer = self.daemon.start_under(mode, point)
+        front = self.daemon.open_front()
+        with self.client() as client:
+            prepare(client)
+            tracer.arm()
+            with contextlib.suppress(httpx.TransportError, Refused):  # it is killed under us
+                scenario(client)
+        assert tracer.wait("killed"), f"{mode} {point}: not reached"
+        self.daemon.wait_ended(front)
+
+
+class Connection:
+    """A client for a `with` block: the daemon behind it may be killed."""
+
+    def __init__(self, contract: Contract, address: str) -> None:
+        self.client = Client(contract, address)
+
+    def __enter__(self) -> Client:
+        return self.client
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+
+@pytest.fixture
+def matrix(backend: Backend, contract: Contract, start: object) -> Iterator[Matrix]:
+    """`start` sees to it that the shared daemon stands still meanwhile."""
+    made = Matrix(backend, contract)
+    try:
+        yield made
+    finally:
+        made.daemon.close()
+
+
+def nothing(_: Client) -> None:
+    pass
+
+
+def create(name: str, backend: Backend) -> Callable[[Client], None]:
+    def run(client: Client) -> None:
+        client.create(id=name, memory_mib=backend.memory_mib)
+
+    return run
+
+
+def delete(client: Client) -> None:
+    client.delete(GOES)
+
+
+def sweep(
+    matrix: Matrix, scenario: Callable[[Client], None], prepare: Callable[[Client], None]
+) -> list[Point]:
+    points = matrix.record(scenario, prepare)
+    for mode in ("before", "after+"):
+        for point in points:
+            matrix.kill_at(mode, point, scenario, prepare)
+            matrix.daemon.start_plain()
+            matrix.check(f"{mode} {point}")
+    return points
+
+
+def sweep_recovery(
+    matrix: Matrix,
+    half_done: Point,
+    scenario: Callable[[Client], None],
+    prepare: Callable[[Client], None],
+) -> list[Point]:
+    """Each time something is left half done first; the daemon that recovers it is killed too."""
+    matrix.kill_at("before+", half_done, scenario, prepare)
+    points = matrix.daemon.start_under("record-all").points()
+    matrix.check("recording")
+    for mode in ("before-all", "after-all+"):
+        for point in points:
+            matrix.kill_at("before+", half_done, scenario, prepare)
+            with contextlib.suppress(RuntimeError):  # it was killed before it was ready
+                matrix.daemon.start_under(mode, point)
+            assert matrix.tracer().wait("killed"), f"{mode} {point}: not reached"
+            matrix.daemon.wait_ended()
+            matrix.daemon.start_plain()
+            matrix.check(f"recovery, {mode} {point}")
+    return points
+
+
+def roles(points: list[Point]) -> set[str]:
+    return {point.name.split()[0] for point in points}
+
+
+def test_R04_R02_R20_a_kill_at_any_point_of_a_spawn(matrix: Matrix, backend: Backend) -> None:
+    points = sweep(matrix, create(COMES, backend), nothing)
+    assert roles(points) == {"root", "front", "child"}
+    assert len(points) > 60, [str(point) for point in points]
+
+
+def test_R04_R02_R20_a_kill_at_any_point_of_a_delete(matrix: Matrix, backend: Backend) -> None:
+    points = sweep(matrix, delete, create(GOES, backend))
+    assert roles(points) == {"root", "front"}
+    assert len(points) > 20, [str(point) for point in points]
+
+
+LAUNCHED_ONLY = Point("front connect ", 1)  # the VMM runs, and nobody has spoken to it
+KILLED_ONLY = Point("root wait4 ", 1)  # the VMM is dead, and all else is there
+
+
+def test_R04_R02_R20_a_kill_while_a_half_made_vm_is_undone(
+    matrix: Matrix, backend: Backend
+) -> None:
+    points = sweep_recovery(matrix, LAUNCHED_ONLY, create(COMES, backend), nothing)
+    assert {"root pidfd_send_signal ", "root unlinkat priv/ID"} <= {p.name for p in points}
+
+
+def test_R04_R02_R20_a_kill_while_a_delete_is_finished(matrix: Matrix, backend: Backend) -> None:
+    points = sweep_recovery(matrix, KILLED_ONLY, delete, create(GOES, backend))
+    assert "root unlinkat priv/ID" in {p.name for p in points}

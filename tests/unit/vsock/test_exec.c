@@ -168,25 +168,28 @@ Test(vsock_exec, R31_a_wedged_agent_ends_at_the_deadline)
     bench_free(&bench);
 }
 
-/* Accepts whatever comes and never stops sending output. */
+/* Accepts whatever comes and never stops sending output, in frames so small and through a buffer so
+ * large that there is always something left to read, however the two are scheduled: a reader that
+ * looks at the clock only when nothing comes never does. */
 static void *flood_output(void *context)
 {
-    const int *fd = context;
-    static const uint8_t data[1000];
-    struct buf bytes = {.max = 2000}, request = {.max = 70000};
+    enum { FRAMES = 10000, BUFFER = 64 << 20 };
+    const int *fd = context, size = BUFFER;
+    cr_assert_eq(setsockopt(*fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size), 0);
+    struct buf bytes = {.max = 16 * FRAMES}, request = {.max = 70000};
     support_text_frame(&bytes, WIRE_CONTROL, "{\"id\":1,\"ok\":true}");
-    support_frame(&bytes, WIRE_STDOUT, data, sizeof data);
-    if (support_read_frame(*fd, &request))
-        while (send(*fd, bytes.data, bytes.len, MSG_NOSIGNAL) == (ssize_t)bytes.len) {
-            bytes.len = 0;
-            support_frame(&bytes, WIRE_STDOUT, data, sizeof data);
-        }
+    bool going = support_read_frame(*fd, &request) && fs_write_all(*fd, bytes.data, bytes.len) == 0;
+    bytes.len = 0;
+    for (int i = 0; i < FRAMES; i++)
+        support_frame(&bytes, WIRE_STDOUT, "x", 1);
+    while (going)
+        going = send(*fd, bytes.data, bytes.len, MSG_NOSIGNAL) == (ssize_t)bytes.len;
     buf_release(&bytes);
     buf_release(&request);
     return NULL;
 }
 
-Test(vsock_exec, R31_output_without_end_ends_at_the_deadline)
+Test(vsock_exec, R31_output_without_end_ends_at_the_deadline, .timeout = 25)
 {
     struct support_pair pair = support_pair_new(0);
     struct bench bench = {.conn = pair.host};

@@ -221,7 +221,8 @@ def test_R26_a_memory_hog_takes_no_more_than_its_vm_has(
         f"/vms/{attacker}/exec",
         json={"argv": ["python3", "-c", script], "timeout_ms": 120_000},
     )
-    assert response.status_code in (200, 504), response.text
+    why = client.request("GET", f"/vms/{attacker}").text
+    assert response.status_code in (200, 504), f"{response.text} {why}"
     if response.status_code == 200:
         assert (response.json()["signal"], response.json()["exit_code"]) != (None, 0)
     used = cgroup_number(daemon, instance, "memory.max_usage_in_bytes", "memory.current")

@@ -67,6 +67,10 @@ def mutated(mutation: Mutation, root: Path) -> dict[Path, str]:
     return texts
 
 
+# A mutant's test dies where it stands: with its pid namespace goes what it leaves.
+ALONE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
 def run(argv: list[str], log: Path, **env: str) -> bool:
     with log.open("wb") as out:
         try:
@@ -111,10 +115,13 @@ def test_passes(mutation: Mutation, log: Path) -> bool:
     unit, test, backend = mutation.aim
     if unit is not None:
         program = BUILD / "tests" / "unit" / unit
-        return run([str(program), "--filter", f"*/*{test}*"], log)
+        return run([*ALONE, str(program), "--filter", f"*/*{test}*"], log)
     words = ["pytest", "-c", "tests/pyproject.toml", "-p", "no:cacheprovider", "-x", "-q"]
     return run(
-        [*words, "-k", test, "tests/system"], log, MOTTE_BUILD=str(BUILD), MOTTE_BACKEND=backend
+        [*ALONE, *words, "-k", test, "tests/system"],
+        log,
+        MOTTE_BUILD=str(BUILD),
+        MOTTE_BACKEND=backend,
     )
 
 

@@ -67,8 +67,15 @@ def mutated(mutation: Mutation, root: Path) -> dict[Path, str]:
     return texts
 
 
-# A mutant's test dies where it stands: with its pid namespace goes what it leaves.
-ALONE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+def alone() -> list[str]:
+    """A mutant's test dies where it stands: with its pid namespace go the processes that it leaves.
+    A pid like no other's, because cgroups that it leaves bear that in their names."""
+    pid = str(2000 + time.monotonic_ns() // 1_000_000 % 30_000)
+    script = 'echo "$0" >/proc/sys/kernel/ns_last_pid; "$@"; exit $?'
+    return [
+        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("sh", "-c", script, pid),
+    ]
 
 
 def run(argv: list[str], log: Path, **env: str) -> bool:
@@ -115,10 +122,10 @@ def test_passes(mutation: Mutation, log: Path) -> bool:
     unit, test, backend = mutation.aim
     if unit is not None:
         program = BUILD / "tests" / "unit" / unit
-        return run([*ALONE, str(program), "--filter", f"*/*{test}*"], log)
+        return run([*alone(), str(program), "--filter", f"*/*{test}*"], log)
     words = ["pytest", "-c", "tests/pyproject.toml", "-p", "no:cacheprovider", "-x", "-q"]
     return run(
-        [*ALONE, *words, "-k", test, "tests/system"],
+        [*alone(), *words, "-k", test, "tests/system"],
         log,
         MOTTE_BUILD=str(BUILD),
         MOTTE_BACKEND=backend,

@@ -138,10 +138,13 @@ int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, c
 int vmm_firecracker_fault(const char *path, long status, const char *reply, size_t len,
                           struct error *err);
 
-/* qmp.c: one command on QEMU's monitor, a connection each. */
+/* qmp.c: QEMU's monitor, a connection for each call. */
 int vmm_qmp_command(int socket_fd /* O_PATH, borrowed */, const char *command, struct error *err);
 /* The same on a connection (borrowed, non-blocking). */
 int vmm_qmp_talk(int fd, const char *command, struct error *err);
+/* Boots a guest anew whose processors all stay halted for about a second; leaves another alone. */
+int vmm_qmp_reset_if_halted(int socket_fd /* O_PATH, borrowed */, int64_t deadline_ms,
+                            struct error *err);
 
 /* machine.c. A new machine starts as VMM_SPAWNING, in the table, with one reference for the caller.
  */

@@ -1,4 +1,4 @@
-/* One command on QEMU's monitor protocol: JSON lines, a greeting, capabilities, then the command.
+/* Commands on QEMU's monitor protocol: JSON lines, a greeting, capabilities, then the commands.
  * (QEMU docs/interop/qmp-spec.) The peer is a confined but untrusted process: bounded, with a
  * deadline. */
 #include "vmm/internal.h"
@@ -8,7 +8,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { LINE_MAX_BYTES = 16384 };
+enum {
+    LINE_MAX_BYTES = 131072, /* the registers of VMM_VCPUS_MAX processors */
+    HALTED_SAMPLES = 10,
+    HALTED_PAUSE_MS = 100,
+};
 
 struct qmp {
     int fd;
@@ -41,10 +45,14 @@ static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
     }
 }
 
-static int qmp_execute(struct qmp *qmp, const char *command, struct error *err)
+/* `arguments`: JSON, or NULL. *ret (caller deletes; NULL: not wanted): what QEMU returned. */
+static int qmp_execute(struct qmp *qmp, const char *command, const char *arguments, cJSON **ret,
+                       struct error *err)
 {
     cleanup_json cJSON *request = cJSON_CreateObject();
     json_add_string(request, "execute", command);
+    if (arguments != NULL)
+        cJSON_AddRawToObject(request, "arguments", arguments);
     cleanup_free char *text = json_print(request);
     if (text == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for QEMU's monitor");
@@ -56,32 +64,98 @@ static int qmp_execute(struct qmp *qmp, const char *command, struct error *err)
         cleanup_json cJSON *reply = NULL;
         if (qmp_read(qmp, &reply, err) < 0)
             return -1;
-        if (cJSON_GetObjectItemCaseSensitive(reply, "return") != NULL)
+        cJSON *value = cJSON_DetachItemFromObjectCaseSensitive(reply, "return");
+        if (value != NULL) {
+            if (ret != NULL)
+                *ret = value;
+            else
+                cJSON_Delete(value);
             return 0;
+        }
         if (cJSON_GetObjectItemCaseSensitive(reply, "error") != NULL)
             return error_set(err, ERR_HYPERVISOR, 0, "QEMU refused the command %s", command);
     }
 }
 
-int vmm_qmp_talk(int fd, const char *command, struct error *err)
+static struct qmp *qmp_open(int fd, int64_t deadline_ms, struct error *err)
 {
     cleanup_free struct qmp *qmp = calloc(1, sizeof(*qmp));
-    if (qmp == NULL)
-        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for QEMU's monitor");
+    if (qmp == NULL) {
+        error_set(err, ERR_NO_MEMORY, 0, "out of memory for QEMU's monitor");
+        return NULL;
+    }
     qmp->fd = fd;
-    qmp->deadline_ms = clock_mono_ms() + VMM_API_TIMEOUT_MS;
+    qmp->deadline_ms = deadline_ms;
     cleanup_json cJSON *greeting = NULL;
-    if (qmp_read(qmp, &greeting, err) < 0 || qmp_execute(qmp, "qmp_capabilities", err) < 0)
-        return -1;
-    return qmp_execute(qmp, command, err);
+    if (qmp_read(qmp, &greeting, err) < 0 ||
+        qmp_execute(qmp, "qmp_capabilities", NULL, NULL, err) < 0)
+        return NULL;
+    return TAKE_PTR(qmp);
 }
 
-int vmm_qmp_command(int socket_fd, const char *command, struct error *err)
+int vmm_qmp_talk(int fd, const char *command, struct error *err)
+{
+    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + VMM_API_TIMEOUT_MS, err);
+    return qmp == NULL ? -1 : qmp_execute(qmp, command, NULL, NULL, err);
+}
+
+/* Does every processor stand at a HLT? 1, 0, -1. */
+static int halted_now(struct qmp *qmp, struct error *err)
+{
+    cleanup_json cJSON *registers = NULL;
+    if (qmp_execute(qmp, "human-monitor-command", "{\"command-line\":\"info registers -a\"}",
+                    &registers, err) < 0)
+        return -1;
+    const char *text = cJSON_GetStringValue(registers);
+    return text != NULL && strstr(text, "HLT=1") != NULL && strstr(text, "HLT=0") == NULL;
+}
+
+/* A guest that boots halts for moments only. */
+static int halted_for_long(struct qmp *qmp, struct error *err)
+{
+    for (int i = 0; i < HALTED_SAMPLES; i++) {
+        int halted = halted_now(qmp, err);
+        if (halted <= 0)
+            return halted;
+        poll(NULL, 0, HALTED_PAUSE_MS);
+    }
+    return 1;
+}
+
+/* QEMU runs with -no-reboot, which holds for our resets too unless lifted. */
+static int reset(struct qmp *qmp, struct error *err)
+{
+    return qmp_execute(qmp, "set-action", "{\"reboot\":\"reset\"}", NULL, err) < 0 ||
+                   qmp_execute(qmp, "system_reset", NULL, NULL, err) < 0 ||
+                   qmp_execute(qmp, "set-action", "{\"reboot\":\"shutdown\"}", NULL, err) < 0
+               ? -1
+               : 0;
+}
+
+static int qmp_connect(int socket_fd, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", socket_fd);
     cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
         return error_set(err, ERR_HYPERVISOR, errno, "connecting to QEMU's monitor");
-    return vmm_qmp_talk(fd, command, err);
+    return TAKE_FD(fd);
+}
+
+int vmm_qmp_command(int socket_fd, const char *command, struct error *err)
+{
+    cleanup_close int fd = qmp_connect(socket_fd, err);
+    return fd < 0 ? -1 : vmm_qmp_talk(fd, command, err);
+}
+
+int vmm_qmp_reset_if_halted(int socket_fd, int64_t deadline_ms, struct error *err)
+{
+    cleanup_close int fd = qmp_connect(socket_fd, err);
+    if (fd < 0)
+        return -1;
+    cleanup_free struct qmp *qmp = qmp_open(fd, deadline_ms, err);
+    if (qmp == NULL)
+        return -1;
+    int halted = halted_for_long(qmp, err);
+    return halted <= 0 ? halted : reset(qmp, err);
 }

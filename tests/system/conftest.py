@@ -23,12 +23,14 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`linux` and `testguest` marks say which guest a test is about; others run on both."""
+    """`linux` and `testguest` marks say which guest a test is about, `emulated` that it is about
+    QEMU; others run on all."""
     kind = backends.chosen()
     other = "testguest" if kind.linux else "linux"
-    dropped = [item for item in items if item.get_closest_marker(other)]
+    others = [other] if kind.emulated else [other, "emulated"]
+    dropped = [item for item in items if any(map(item.get_closest_marker, others))]
     config.hook.pytest_deselected(items=dropped)
-    items[:] = [item for item in items if not item.get_closest_marker(other)]
+    items[:] = [item for item in items if item not in dropped]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Create, run, delete; and what is left on the host afterwards."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from datetime import datetime
 import pytest
 
 from harness import host
-from harness.backend import Backend
+from harness.backend import Backend, guest_dir
 from harness.client import Client
 from harness.daemon import Daemon
 
@@ -176,6 +177,31 @@ def test_R04_a_guest_that_is_not_up_in_time_leaves_nothing(
     client.problem(404, "vm_gone", "GET", "/vms/slow")
     assert daemon.vm_rules() == []
     assert daemon.vmms() == {}
+    daemon.assert_no_leftovers()
+
+
+@pytest.mark.linux
+@pytest.mark.emulated
+def test_R04_a_guest_without_a_clock_is_not_taken_for_a_running_one(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
+) -> None:
+    """The kernel argument does what a starved boot does: no timer is left."""
+    daemon = start(["--boot-timeout-ms=25000"])
+    kernel = daemon.home / "clockless"
+    shutil.copytree(guest_dir() / "kernel", kernel)
+    (kernel / "boot_args").unlink()
+    (kernel / "boot_args").write_text("lsm=landlock audit=0 nolapic_timer", encoding="utf-8")
+    disk = daemon.home / "clockless.sqfs"
+    disk.write_bytes(daemon.disk.read_bytes() + bytes(4096))  # another digest, the same files
+    for words in (
+        ["kernel", "add", str(kernel), "--name", "clockless"],
+        ["image", "add", str(disk), "--name", "clockless", "--kernel", "clockless"],
+    ):
+        done = daemon.admin(*words)
+        assert done.returncode == 0, done.stderr
+    client = connect(daemon)
+    body = {"id": "still", "image": "clockless", "memory_mib": backend.memory_mib}
+    client.problem(504, "boot_timeout", "POST", "/vms", json=body)
     daemon.assert_no_leftovers()
 
 

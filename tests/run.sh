@@ -3,7 +3,8 @@
 #
 #   checks       formatting, lint, sizes, symbols, CI files, decisions
 #   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan
-#   firecracker  system tests on real Firecracker and KVM with the test guest
+#   firecracker  system tests on real Firecracker and KVM with the test guest; a kill -9 at every
+#                point of a spawn, a delete and a recovery
 #   qemu         system tests on emulated QEMU with Linux
 #   nested       system tests in an emulated host: hardware-style KVM, Firecracker, Linux, cgroup v2
 #   all          all of them (the default)
@@ -112,7 +113,12 @@ checks() {
 }
 
 system_tests() {
-    MOTTE_BACKEND=$1 pytests "system-$1" tests/system --durations=10
+    MOTTE_BACKEND=$1 pytests "system-$1" tests/system --ignore=tests/system/test_kill_matrix.py \
+        --durations=10
+}
+
+kill_matrix() {
+    MOTTE_BACKEND=firecracker pytests kill-matrix tests/system/test_kill_matrix.py --durations=0
 }
 
 make_guest() {
@@ -139,6 +145,7 @@ stage_unit() {
 
 stage_firecracker() {
     stage system-firecracker 300 system_tests firecracker
+    stage kill-matrix 600 kill_matrix
 }
 
 stage_qemu() {

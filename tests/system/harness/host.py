@@ -121,6 +121,18 @@ def processes_of_uids(first: int, count: int, parent: int | None = None) -> dict
     return found
 
 
+def command_lines(name: str) -> list[str]:
+    """Of every process that runs a program of this name."""
+    found = []
+    for pid in processes():
+        try:
+            if status_of(pid)["Name"] == name:
+                found.append(Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"))
+        except (OSError, KeyError):
+            continue
+    return found
+
+
 def children(pid: int) -> list[int]:
     found = []
     for thread in os.listdir(f"/proc/{pid}/task"):

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import host
 from .backend import build_dir
 from .daemon import Daemon
 
@@ -77,6 +78,15 @@ class TracedDaemon(Daemon):
     def start_plain(self) -> None:
         self.tracer = None
         self.start()
+
+    def wait_gone(self, seconds: float = 30) -> None:
+        """Both halves, also of one that was killed before anybody knew its front."""
+        self.wait_ended()
+        deadline = time.monotonic() + seconds
+        while any(str(self.state_dir) in line for line in host.command_lines("motte-front")):
+            if time.monotonic() > deadline:
+                raise TimeoutError("motte-front outlives motted")
+            time.sleep(0.01)
 
     def close(self) -> None:
         self.tracer = None

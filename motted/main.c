@@ -73,6 +73,11 @@ static int host_memory_mib(double overcommit, uint32_t *ret, struct error *err)
     return 0;
 }
 
+static void tell(enum log_level level, const char *text)
+{
+    log_write(level, "%s", text);
+}
+
 static int fill(const struct motted_config *config, const struct motted_front *front,
                 struct priv_config *ret, struct error *err)
 {
@@ -91,6 +96,7 @@ static int fill(const struct motted_config *config, const struct motted_front *f
         .max_vcpus = (uint32_t)config->max_vcpus,
         .max_memory_mib = (uint32_t)config->max_memory_mib,
         .max_disk_mib = (uint32_t)config->max_disk_mib,
+        .tell = tell,
     };
     if (config->purge) /* needs no hypervisor */
         return 0;

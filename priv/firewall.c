@@ -79,7 +79,9 @@ int priv_firewall_settle(struct priv_firewall *firewall, struct error *err)
     if (priv_firewall_repair(firewall, &repairs, err) < 0)
         return -1;
     if (repairs > 0)
-        log_info("the firewall had %zu places that were not as the running VMs need them", repairs);
+        priv_tell(firewall->server, LOG_LEVEL_INFO,
+                  "the firewall had %zu places that were not as the running VMs need them",
+                  repairs);
     return 0;
 }
 

@@ -60,7 +60,8 @@ static int repair_and_count(struct priv_firewall *firewall, struct error *err)
     firewall->in_sync = true;
     pthread_mutex_unlock(&firewall->lock);
     if (repairs > 0)
-        log_warn("another program has changed the firewall: %zu places repaired", repairs);
+        priv_tell(firewall->server, LOG_LEVEL_WARN,
+                  "another program has changed the firewall: %zu places repaired", repairs);
     return 0;
 }
 
@@ -74,9 +75,11 @@ static void repair(struct priv_firewall *firewall, const struct error *found)
     firewall->drifts += news;
     pthread_mutex_unlock(&firewall->lock);
     if (news)
-        log_warn("no VM starts until the firewall is repaired: %s", found->msg);
+        priv_tell(firewall->server, LOG_LEVEL_WARN,
+                  "no VM starts until the firewall is repaired: %s", found->msg);
     if (repair_and_count(firewall, &err) < 0 && news)
-        log_error("the firewall cannot be repaired and is tried again each second: %s", err.msg);
+        priv_tell(firewall->server, LOG_LEVEL_ERROR,
+                  "the firewall cannot be repaired and is tried again each second: %s", err.msg);
 }
 
 void priv_firewall_probe(struct priv_firewall *firewall)
@@ -101,5 +104,6 @@ void priv_firewall_look(struct priv_firewall *firewall)
     bool in_sync = firewall->in_sync;
     pthread_mutex_unlock(&firewall->lock);
     if (in_sync && repair_and_count(firewall, &err) < 0)
-        log_warn("the firewall's rules could not be checked: %s", err.msg);
+        priv_tell(firewall->server, LOG_LEVEL_WARN, "the firewall's rules could not be checked: %s",
+                  err.msg);
 }

@@ -13,14 +13,17 @@ enum {
 /* ---- counters -------------------------------------------------------------------------------- */
 
 /* Lock held. A VMM has no network to send into: a packet of its uid is one that broke out. */
-static void take_count(struct priv_chain *chain, uint64_t packets)
+static void take_count(const struct priv_firewall *firewall, struct priv_chain *chain,
+                       uint64_t packets)
 {
     uint64_t more = packets < chain->counted ? packets : packets - chain->counted;
     chain->counted = packets;
     if (more > 0 && chain->dropped == 0)
-        log_warn("the firewall dropped %llu packets of instance %s (uid %u), which has no network: "
-                 "its VMM may have been broken into",
-                 (unsigned long long)more, chain->vm.instance, chain->vm.uid);
+        priv_tell(
+            firewall->server, LOG_LEVEL_WARN,
+            "the firewall dropped %llu packets of instance %s (uid %u), which has no network: "
+            "its VMM may have been broken into",
+            (unsigned long long)more, chain->vm.instance, chain->vm.uid);
     chain->dropped += more;
 }
 
@@ -43,7 +46,7 @@ static void count(struct priv_firewall *firewall)
     pthread_mutex_lock(&firewall->lock);
     for (size_t i = 0; i < some; i++)
         if (packets[i] != NETFILTER_UNCOUNTED)
-            take_count(&firewall->chains[at[i]], packets[i]);
+            take_count(firewall, &firewall->chains[at[i]], packets[i]);
     pthread_mutex_unlock(&firewall->lock);
 }
 
@@ -133,7 +136,7 @@ static void change(struct priv_firewall *firewall)
                                   batch.remove_count, &err);
     pthread_mutex_lock(&firewall->lock);
     if (result < 0 && firewall->failure.code != err.code && err.code != ERR_CAPACITY)
-        log_warn("the firewall cannot be changed: %s", err.msg);
+        priv_tell(firewall->server, LOG_LEVEL_WARN, "the firewall cannot be changed: %s", err.msg);
     if (result == 0)
         firewall->commit_ms = clock_mono_ms() - begin;
     settle(firewall, &err);

@@ -167,6 +167,10 @@ struct priv_server {
     uint32_t uid_next;
 };
 
+/* Formats for config.tell. */
+void priv_tell(const struct priv_server *server, enum log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* All of these take and release the lock. A slot is used by one worker at a time (loop.c). */
 struct priv_instance_slot *priv_slot_find(struct priv_server *server, const char *instance);
 /* The instance and uid are `vm`'s, which is NULL without a firewall: then they are made here. */

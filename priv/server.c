@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -194,6 +195,18 @@ static struct priv_server *server_new(const struct priv_config *config)
         return NULL;
     }
     return server;
+}
+
+void priv_tell(const struct priv_server *server, enum log_level level, const char *fmt, ...)
+{
+    char text[2 * ERROR_MESSAGE_MAX];
+    va_list args;
+    if (server->config.tell == NULL)
+        return;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    server->config.tell(level, text);
 }
 
 static int open_all(struct priv_server *server, struct error *err)

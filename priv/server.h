@@ -21,6 +21,9 @@ struct priv_config {
     uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib;
     /* How often the firewall's tables are looked at: their size, each chain. 0: 1 s, 60 s. */
     uint32_t firewall_probe_ms, firewall_check_ms;
+    /* Told what happens without a request that could be answered: what the firewall's thread finds.
+     * From any thread; must not block. NULL: nobody is told. */
+    void (*tell)(enum log_level level, const char *text);
 };
 
 struct priv_server;

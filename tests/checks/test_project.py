@@ -13,6 +13,20 @@ from checks import tree
 DECISIONS = sorted((tree.ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 
 
+def test_R35_only_programs_log() -> None:
+    """Libraries return errors, or tell whoever asked them to (priv_config.tell)."""
+    programs = {"base", "server", "motted", "admin", "guest"}
+    said = re.compile(r"\blog_(error|warn|info|debug|write)\(")
+    found = [
+        f"{tree.relative(path)}:{number}"
+        for path in tree.sources()
+        if path.relative_to(tree.ROOT).parts[0] in set(tree.FOLDERS) - programs
+        for number, line in tree.lines(path)
+        if said.search(line)
+    ]
+    assert not found, found
+
+
 def test_R39_ci_run_calls_the_one_test_script() -> None:
     script = tree.ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-const char *const admin_controllers[ADMIN_CONTROLLERS] = {"memory", "cpu", "pids"};
+const char *const admin_controllers[ADMIN_HIERARCHIES] = {"memory", "cpu", "pids", "blkio"};
 
 /* "rw,cpu,cpuacct" has "cpu". `separators` end a word. */
 static bool has_word(const char *text, const char *word, const char *separators)
@@ -44,7 +44,7 @@ static void take_line(struct admin_cgroups *cgroups, char *line)
         take_v2(cgroups, mount_point);
     if (strcmp(type, "cgroup") != 0)
         return;
-    for (size_t i = 0; i < ADMIN_CONTROLLERS; i++)
+    for (size_t i = 0; i < ADMIN_HIERARCHIES; i++)
         if (has_word(options, admin_controllers[i], ",") && cgroups->v1[i][0] == '\0')
             (void)snprintf(cgroups->v1[i], sizeof(cgroups->v1[i]), "%s", mount_point);
 }

@@ -69,12 +69,12 @@ int admin_elf_check(int fd, const char *where, struct error *err);
 /* ---- cgroup.c: where this host's controllers are ----------------------------------------------
  */
 
-enum { ADMIN_CONTROLLERS = 3 };
-extern const char *const admin_controllers[ADMIN_CONTROLLERS]; /* memory, cpu, pids */
+enum { ADMIN_CONTROLLERS = 3, ADMIN_HIERARCHIES }; /* version 1's blkio may be missing */
+extern const char *const admin_controllers[ADMIN_HIERARCHIES]; /* memory, cpu, pids, blkio */
 
 struct admin_cgroups {
     bool unified[ADMIN_CONTROLLERS]; /* the v2 hierarchy has the controller */
-    char v1[ADMIN_CONTROLLERS][256]; /* mount point of its v1 hierarchy, or "" */
+    char v1[ADMIN_HIERARCHIES][256]; /* mount point of its v1 hierarchy, or "" */
     char v2[256];                    /* mount point of the v2 hierarchy, or "" */
 };
 int admin_cgroups_find(struct admin_cgroups *ret, struct error *err);

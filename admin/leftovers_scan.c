@@ -74,8 +74,8 @@ int admin_scan_cgroups(const struct admin *admin, const struct admin_live *live,
     struct admin_cgroups cgroups;
     if (admin_cgroups_find(&cgroups, err) < 0)
         return -1;
-    for (size_t i = 0; i <= ADMIN_CONTROLLERS; i++) {
-        const char *mount_point = i < ADMIN_CONTROLLERS ? cgroups.v1[i] : cgroups.v2;
+    for (size_t i = 0; i <= ADMIN_HIERARCHIES; i++) {
+        const char *mount_point = i < ADMIN_HIERARCHIES ? cgroups.v1[i] : cgroups.v2;
         char folder[400];
         (void)snprintf(folder, sizeof(folder), "%s/%s", mount_point, admin->cgroup);
         if (mount_point[0] != '\0' && each_entry(admin, live, folder, cgroup_entry, found, err) < 0)

@@ -97,6 +97,8 @@ static int fill(const struct motted_config *config, const struct motted_front *f
         .max_memory_mib = (uint32_t)config->max_memory_mib,
         .max_disk_mib = (uint32_t)config->max_disk_mib,
         .tell = tell,
+        .max_io_mib_s = (uint32_t)config->max_io_mib_s,
+        .max_iops = (uint32_t)config->max_iops,
     };
     if (config->purge) /* needs no hypervisor */
         return 0;

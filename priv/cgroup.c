@@ -10,14 +10,15 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-enum { SETTINGS_MAX = 6, PROCS_MAX = 65536, PERIOD_US = 100000, DESTROY_TIMEOUT_MS = 5000 };
+enum { SETTINGS_MAX = 10, PROCS_MAX = 65536, PERIOD_US = 100000, DESTROY_TIMEOUT_MS = 5000 };
 
 struct setting {
     enum priv_limit limit;
     size_t at;
     const char *file;
     bool optional; /* kernels without swap accounting lack it */
-    char text[40];
+    bool lifted;   /* io: no limit is no line */
+    char text[128];
 };
 
 __attribute__((format(printf, 6, 7))) static void put(struct setting **next, enum priv_limit limit,
@@ -29,10 +30,41 @@ __attribute__((format(printf, 6, 7))) static void put(struct setting **next, enu
     setting->at = at;
     setting->file = file;
     setting->optional = optional;
+    setting->lifted = false;
     va_list args;
     va_start(args, fmt);
     vsnprintf(setting->text, sizeof(setting->text), fmt, args);
     va_end(args);
+}
+
+/* The value in io.max; `max` lifts it. */
+static const char *or_max(uint64_t value, char text[static 24])
+{
+    snprintf(text, 24, value == 0 ? "max" : "%llu", (unsigned long long)value);
+    return text;
+}
+
+static void put_io(struct setting **next, const struct priv_cgroups *cgroups)
+{
+    static const char *const files[] = {
+        "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
+        "blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device"};
+    const struct priv_cgroup_io *io = &cgroups->io;
+    char bytes[24], operations[24];
+    or_max(io->bytes, bytes);
+    or_max(io->operations, operations);
+    if (cgroups->version == 2) {
+        put(next, PRIV_LIMIT_IO, 0, "io.max", false, "%s rbps=%s wbps=%s riops=%s wiops=%s",
+            io->device, bytes, bytes, operations, operations);
+        (*next)[-1].lifted = io->bytes == 0 && io->operations == 0;
+        return;
+    }
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        uint64_t value = i < 2 ? io->bytes : io->operations;
+        put(next, PRIV_LIMIT_IO, PRIV_CGROUP_IO, files[i], false, "%s %llu", io->device,
+            (unsigned long long)value);
+        (*next)[-1].lifted = value == 0;
+    }
 }
 
 static size_t settings(const struct priv_cgroups *cgroups, const struct priv_shape *shape,
@@ -56,6 +88,8 @@ static size_t settings(const struct priv_cgroups *cgroups, const struct priv_sha
         put(&next, PRIV_LIMIT_CPU, PRIV_CGROUP_CPU, "cpu.cfs_quota_us", false, "%llu", quota);
         put(&next, PRIV_LIMIT_PIDS, PRIV_CGROUP_PIDS, "pids.max", false, "%d", PRIV_PIDS_MAX);
     }
+    if (cgroups->io.device[0] != '\0')
+        put_io(&next, cgroups);
     return (size_t)(next - out);
 }
 
@@ -64,19 +98,29 @@ int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const c
     return fs_open_beneath(cgroups->root[at], instance, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 }
 
+/* What the file says of the setting: all of it, or of io the line of our disk, if there is one. */
+static const char *said(char *text, const struct setting *setting)
+{
+    size_t device = strcspn(setting->text, " ") + 1;
+    for (char *line; (line = strsep(&text, "\n")) != NULL;)
+        if (setting->limit != PRIV_LIMIT_IO || strncmp(line, setting->text, device) == 0)
+            return line;
+    return "";
+}
+
 /* 1; 0: an optional one that this kernel lacks. */
 static int check_setting(int dirfd, const struct setting *setting, struct error *err)
 {
-    char text[64];
+    char text[4096];
     if (fs_read_at(dirfd, setting->file, text, sizeof(text)) < 0) {
         if (errno == ENOENT && setting->optional)
             return 0;
         return error_set(err, ERR_CGROUP, errno, "reading back %s", setting->file);
     }
-    text[strcspn(text, "\n")] = '\0';
-    if (strcmp(text, setting->text) != 0)
+    const char *found = said(text, setting), *wanted = setting->lifted ? "" : setting->text;
+    if (strcmp(found, wanted) != 0)
         return error_set(err, ERR_CGROUP, 0, "%s reads back as `%s` in the place of `%s`",
-                         setting->file, text, setting->text);
+                         setting->file, found, wanted);
     return 1;
 }
 
@@ -117,8 +161,11 @@ int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
     for (size_t i = 0; i < cgroups->count; i++)
         if (mkdirat(cgroups->root[i], instance, 0755) < 0)
             return error_set(err, ERR_CGROUP, errno, "making the cgroup of %s", instance);
-    if (limits(cgroups, instance, shape, overhead_mib, PRIV_LIMIT_ALL, write_setting, err) < 0 ||
-        limits(cgroups, instance, shape, overhead_mib, PRIV_LIMIT_ALL, check_setting, err) < 0)
+    unsigned which = PRIV_LIMIT_ALL;
+    if (cgroups->io.reason != NULL)
+        which &= ~(unsigned)PRIV_LIMIT_IO;
+    if (limits(cgroups, instance, shape, overhead_mib, which, write_setting, err) < 0 ||
+        limits(cgroups, instance, shape, overhead_mib, which, check_setting, err) < 0)
         return -1;
     return 0;
 }
@@ -168,18 +215,35 @@ int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
     return limits(cgroups, instance, shape, overhead_mib, which, check_setting, err);
 }
 
-int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
-                       struct error *err)
+static int attach_at(const struct priv_cgroups *cgroups, size_t at, const char *instance, pid_t pid,
+                     struct error *err)
 {
     char text[16];
     snprintf(text, sizeof(text), "%d", (int)pid);
-    for (size_t i = 0; i < cgroups->count; i++) {
-        cleanup_close int dirfd = priv_cgroup_directory(cgroups, i, instance);
-        if (dirfd < 0 || fs_write_at(dirfd, "cgroup.procs", text) < 0)
-            return error_set(err, ERR_CGROUP, errno, "putting the VMM into the cgroup of %s",
-                             instance);
-    }
+    cleanup_close int dirfd = priv_cgroup_directory(cgroups, at, instance);
+    if (dirfd < 0 || fs_write_at(dirfd, "cgroup.procs", text) < 0)
+        return error_set(err, ERR_CGROUP, errno, "putting the VMM into the cgroup of %s", instance);
     return 0;
+}
+
+int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                       struct error *err)
+{
+    for (size_t i = 0; i < cgroups->count; i++)
+        if (attach_at(cgroups, i, instance, pid, err) < 0)
+            return -1;
+    return 0;
+}
+
+int priv_cgroup_adopt(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                      struct error *err)
+{
+    static const struct priv_shape none; /* io knows no shape */
+    bool own = cgroups->count > PRIV_CGROUP_IO;
+    if (own && mkdirat(cgroups->root[PRIV_CGROUP_IO], instance, 0755) == 0 &&
+        attach_at(cgroups, PRIV_CGROUP_IO, instance, pid, err) < 0)
+        return -1;
+    return limits(cgroups, instance, &none, 0, PRIV_LIMIT_IO, write_setting, err) < 0 ? -1 : 0;
 }
 
 struct victim {

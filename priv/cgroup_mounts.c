@@ -1,14 +1,14 @@
 /* Where the cgroup hierarchies are: version 2 when it has all three controllers, else version 1's
- * memory, cpu and pids, each its own tree. */
+ * memory, cpu and pids, each its own tree; and io, where the same version has it. */
 #include "priv/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
-enum { MOUNTS_MAX = 1 << 20, FIELDS_MAX = 32 };
+enum { MOUNTS_MAX = 1 << 20, FIELDS_MAX = 32, REQUIRED = PRIV_CGROUP_IO };
 
-static const char *const controllers[PRIV_CGROUP_DIRS] = {"memory", "cpu", "pids"};
+static const char *const controllers[PRIV_CGROUP_DIRS] = {"memory", "cpu", "pids", "blkio"};
 
 /* Is `word` one of the words of `list`, separated by commas or blanks? */
 static bool listed(const char *list, const char *word)
@@ -37,7 +37,8 @@ void priv_cgroups_close(struct priv_cgroups *cgroups)
 }
 
 struct found {
-    int unified;                  /* cgroup2 with all controllers */
+    int unified;                  /* cgroup2 with all required controllers */
+    bool io;                      /* and that one too */
     int legacy[PRIV_CGROUP_DIRS]; /* per controller */
 };
 
@@ -51,8 +52,10 @@ static void look_at(const char *point, const char *type, const char *options, st
     if (fd < 0)
         return;
     if (unified && fs_read_at(fd, "cgroup.controllers", has, sizeof(has)) >= 0 &&
-        listed(has, "memory") && listed(has, "cpu") && listed(has, "pids") && found->unified < 0)
+        listed(has, "memory") && listed(has, "cpu") && listed(has, "pids") && found->unified < 0) {
         found->unified = TAKE_FD(fd);
+        found->io = listed(has, "io");
+    }
     for (size_t i = 0; !unified && i < PRIV_CGROUP_DIRS; i++)
         if (listed(options, controllers[i]) && found->legacy[i] < 0)
             found->legacy[i] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -83,16 +86,17 @@ static int make_root(struct priv_cgroups *cgroups, size_t i, struct error *err)
     return 0;
 }
 
-static int enable(int dirfd, struct error *err)
+static int enable(int dirfd, bool io, struct error *err)
 {
-    for (size_t i = 0; i < PRIV_CGROUP_DIRS; i++) {
+    for (size_t i = 0; i < REQUIRED + (io ? 1U : 0U); i++) {
+        const char *name = i == PRIV_CGROUP_IO ? "io" : controllers[i];
         char text[16];
-        snprintf(text, sizeof(text), "+%s", controllers[i]);
+        snprintf(text, sizeof(text), "+%s", name);
         if (fs_write_at(dirfd, "cgroup.subtree_control", text) < 0)
             return error_set(err, ERR_CGROUP, errno,
                              "enabling the cgroup controller %s for VMs; is Motte inside a "
                              "container without a cgroup of its own?",
-                             controllers[i]);
+                             name);
     }
     return 0;
 }
@@ -103,19 +107,19 @@ static int take(struct priv_cgroups *cgroups, struct found *found, struct error 
         cgroups->version = 2;
         cgroups->count = 1;
         cgroups->mount[0] = TAKE_FD(found->unified);
-        if (make_root(cgroups, 0, err) < 0 || enable(cgroups->mount[0], err) < 0)
+        if (make_root(cgroups, 0, err) < 0 || enable(cgroups->mount[0], found->io, err) < 0)
             return -1;
-        return enable(cgroups->root[0], err);
+        return enable(cgroups->root[0], found->io, err);
     }
-    for (size_t i = 0; i < PRIV_CGROUP_DIRS; i++)
+    for (size_t i = 0; i < REQUIRED; i++)
         if (found->legacy[i] < 0)
             return error_set(err, ERR_CGROUP, 0,
                              "this host has no cgroup controller %s, neither in version 2 nor in "
                              "version 1; mount cgroup2, or start with --without=cgroup",
                              controllers[i]);
     cgroups->version = 1;
-    cgroups->count = PRIV_CGROUP_DIRS;
-    for (size_t i = 0; i < PRIV_CGROUP_DIRS; i++) {
+    cgroups->count = REQUIRED + (found->legacy[PRIV_CGROUP_IO] >= 0 ? 1 : 0);
+    for (size_t i = 0; i < cgroups->count; i++) {
         cgroups->mount[i] = TAKE_FD(found->legacy[i]);
         if (make_root(cgroups, i, err) < 0)
             return -1;
@@ -133,7 +137,7 @@ int priv_cgroups_open(struct priv_cgroups *cgroups, const char *name, struct err
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for the list of mounts");
     if (fs_read_at(AT_FDCWD, "/proc/self/mountinfo", text, MOUNTS_MAX) < 0)
         return error_set(err, ERR_CGROUP, errno, "reading /proc/self/mountinfo");
-    struct found found = {.unified = -1, .legacy = {-1, -1, -1}};
+    struct found found = {.unified = -1, .legacy = {-1, -1, -1, -1}};
     char *rest = text;
     for (char *line; (line = strsep(&rest, "\n")) != NULL;)
         look_at_line(line, &found);

@@ -30,6 +30,7 @@ static const struct kind kinds[] = {
     {"cgroup_swap",      PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_SWAP},
     {"cgroup_cpu",       PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_CPU},
     {"cgroup_pids",      PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_PIDS},
+    {"cgroup_io",        PRIV_GUARD_CGROUP,   priv_line_cgroup_io,       PRIV_LIMIT_IO},
     {"firewall_ipv4",    PRIV_GUARD_FIREWALL, priv_line_firewall,        0},
     {"firewall_ipv6",    PRIV_GUARD_FIREWALL, priv_line_firewall,        1},
 };

@@ -49,6 +49,21 @@ int priv_line_cgroup_limit(struct priv_look *look, int what, struct priv_line *r
     return 0;
 }
 
+int priv_line_cgroup_io(struct priv_look *look, int what, struct priv_line *ret, struct error *err)
+{
+    const struct priv_cgroups *cgroups = &look->server->cgroups;
+    const struct priv_record *record = &look->slot->record;
+    if (cgroups->io.reason != NULL) {
+        ret->state = PRIV_LINE_NOT_APPLICABLE;
+        snprintf(ret->detail, sizeof(ret->detail), "%s", cgroups->io.reason);
+        return 0;
+    }
+    if (priv_cgroup_check(cgroups, record->instance, &record->shape, 0, (unsigned)what, err) > 0)
+        return 0;
+    ret->state = err->sys == ENOENT ? PRIV_LINE_ABSENT : PRIV_LINE_WRONG;
+    return -1;
+}
+
 /* netfilter_check() goes through IPv4 first, stops at the first thing that is missing, and names
  * its family in front of it. */
 static bool stopped_at(const struct error *failure, const char *family)

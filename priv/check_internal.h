@@ -40,7 +40,8 @@ priv_line_look priv_line_image_readonly, priv_line_kernel_readonly, priv_line_im
 
 /* check_host.c: the guards around the VMM. `what` is an enum priv_limit, whose value is the usage,
  * or 1 for IPv6. */
-priv_line_look priv_line_cgroup_member, priv_line_cgroup_limit, priv_line_firewall;
+priv_line_look priv_line_cgroup_member, priv_line_cgroup_limit, priv_line_cgroup_io,
+    priv_line_firewall;
 
 static inline void priv_line_value(struct priv_line *line, int64_t value)
 {

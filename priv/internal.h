@@ -5,6 +5,7 @@
  *   dispatch.c   what a valid request is    operations.c one function an operation
  *   instances.c  the table, uids            records.c    what survives a restart
  *   cgroup.c     both cgroup versions       proc.c       reading /proc
+ *   cgroup_io.c  which disk is limited
  *   jail.c       the tmpfs and its mounts   jail_firecracker.c, jail_qemu.c  what lies in it
  *   launch.c     clone3, parent's side      child.c      child's side, async-signal-safe
  *   open.c kill.c                           the operations of these names
@@ -26,7 +27,7 @@ enum {
     PRIV_WORKERS = 8,
     PRIV_RESERVING_MAX = 6, /* of these may wait for a chain: the others end VMs meanwhile */
     PRIV_QUEUE_MAX = 1024,
-    PRIV_CGROUP_DIRS = 3,
+    PRIV_CGROUP_DIRS = 4,
     PRIV_PIDS_MAX = 64,
     PRIV_OVERHEAD_FIRECRACKER_MIB = 64,
     PRIV_OVERHEAD_QEMU_MIB = 256,
@@ -78,20 +79,31 @@ int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct err
 
 /* ---- cgroups --------------------------------------------------------------------------------- */
 
-/* Directories of version 1; version 2 has all in [0]. */
-enum { PRIV_CGROUP_MEMORY, PRIV_CGROUP_CPU, PRIV_CGROUP_PIDS };
+/* Directories of version 1, which may have no io; version 2 has all in [0]. */
+enum { PRIV_CGROUP_MEMORY, PRIV_CGROUP_CPU, PRIV_CGROUP_PIDS, PRIV_CGROUP_IO };
+
+/* What a VM may read, and what it may write, in a second; 0: without limit. */
+struct priv_cgroup_io {
+    char device[24]; /* MAJOR:MINOR of the state directory's disk; empty: none can be limited */
+    uint64_t bytes, operations;
+    const char *reason; /* why nothing is limited, or NULL */
+};
 
 struct priv_cgroups {
     int version;                 /* 1, 2; 0: without */
-    size_t count;                /* directories in use: 1 or 3 */
+    size_t count;                /* directories in use: 1, 3 or, with io, 4 */
     int mount[PRIV_CGROUP_DIRS]; /* where the hierarchy is mounted */
     int root[PRIV_CGROUP_DIRS];  /* mount/NAME */
     char name[ID_NAME_MAX + 1];
+    struct priv_cgroup_io io;
 };
 
 void priv_cgroups_init(struct priv_cgroups *cgroups);
 int priv_cgroups_open(struct priv_cgroups *cgroups, const char *name, struct error *err);
 void priv_cgroups_close(struct priv_cgroups *cgroups);
+/* After open: limits io on the disk that holds the directory `state`, where that can be. */
+int priv_cgroups_limit_io(struct priv_cgroups *cgroups, int state, uint32_t mib_s, uint32_t iops,
+                          struct error *err);
 /* Removes mount/NAME itself; it must be empty. */
 int priv_cgroups_remove(struct priv_cgroups *cgroups, struct error *err);
 
@@ -101,7 +113,8 @@ enum priv_limit {
     PRIV_LIMIT_SWAP = 2,
     PRIV_LIMIT_CPU = 4,
     PRIV_LIMIT_PIDS = 8,
-    PRIV_LIMIT_ALL = 15,
+    PRIV_LIMIT_IO = 16,
+    PRIV_LIMIT_ALL = 31,
 };
 
 /* Makes the instance's directories, writes every limit and reads it back. */
@@ -114,6 +127,9 @@ int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
                       struct error *err);
 int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
                        struct error *err);
+/* A VM of an earlier run gets this run's io limits: they are the operator's, not its shape's. */
+int priv_cgroup_adopt(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                      struct error *err);
 bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid);
 /* Of hierarchy `at` (version 2: 0). Caller closes; -1 with errno. */
 int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const char *instance);

@@ -114,7 +114,9 @@ static int open_guards(struct priv_server *server, struct error *err)
 {
     const struct priv_config *config = &server->config;
     if (!(config->without & PRIV_GUARD_CGROUP) &&
-        priv_cgroups_open(&server->cgroups, config->cgroup, err) < 0)
+        (priv_cgroups_open(&server->cgroups, config->cgroup, err) < 0 ||
+         priv_cgroups_limit_io(&server->cgroups, server->state, config->max_io_mib_s,
+                               config->max_iops, err) < 0))
         return -1;
     if (!(config->without & PRIV_GUARD_FIREWALL) &&
         priv_firewall_open(server, &server->firewall, err) < 0)
@@ -136,6 +138,7 @@ static void match_process(struct priv_server *server, struct priv_instance_slot 
     if (pidfd < 0 || priv_proc_start(record->pid, &start, &ignored) < 0 ||
         start != record->start_time || priv_pidfd_ended(pidfd))
         return;
+    priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
     snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
     slot->matches = fs_read_at(AT_FDCWD, path, status, sizeof(status)) >= 0 &&
                     priv_proc_ids_are(status, "Uid", record->uid) &&

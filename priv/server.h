@@ -19,6 +19,7 @@ struct priv_config {
     uint32_t uid_base, uid_count;
     uint32_t front_gid; /* may connect to VMM sockets */
     uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib;
+    uint32_t max_io_mib_s, max_iops; /* of a VM, reads and writes each; 0: no limit */
     /* How often the firewall's tables are looked at: their size, each chain. 0: 1 s, 60 s. */
     uint32_t firewall_probe_ms, firewall_check_ms;
     /* Told what happens without a request that could be answered: what the firewall's thread finds.

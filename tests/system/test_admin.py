@@ -211,17 +211,20 @@ def plant_process(daemon: Daemon) -> Iterator[str]:
         process.kill()
 
 
-def plant_cgroup(daemon: Daemon) -> Iterator[str]:
-    base = next(
-        Path(line.split()[4])
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-        if " - cgroup" in line
-    )
-    folder = base / daemon.cgroup / ORPHAN
+def plant_cgroup(daemon: Daemon, options: str = "") -> Iterator[str]:
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    mounts = [line for line in lines if " - cgroup" in line]
+    chosen = [line for line in mounts if line.endswith(options)] or mounts
+    folder = Path(chosen[0].split()[4]) / daemon.cgroup / ORPHAN
     folder.mkdir(parents=True)
     yield "cgroups"
     folder.rmdir()
     folder.parent.rmdir()
+
+
+def plant_io_cgroup(daemon: Daemon) -> Iterator[str]:
+    """Version 1 has io in a hierarchy of its own."""
+    yield from plant_cgroup(daemon, "blkio")
 
 
 def plant_chain(daemon: Daemon) -> Iterator[str]:
@@ -248,7 +251,8 @@ def plant_record(daemon: Daemon) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "plant", [plant_process, plant_cgroup, plant_chain, plant_mount, plant_record]
+    "plant",
+    [plant_process, plant_cgroup, plant_io_cgroup, plant_chain, plant_mount, plant_record],
 )
 def test_R20_leftovers_sees_each_kind(
     start: Callable[..., Daemon], plant: Callable[[Daemon], Iterator[str]]

@@ -143,7 +143,7 @@ pid_t bench_pid(const struct bench_vm *vm)
 
 static int open_cgroup(const struct bench *bench, const char *instance, size_t i)
 {
-    static const char *const places[] = {"", "unified/", "memory/", "cpu/", "pids/"};
+    static const char *const places[] = {"", "unified/", "memory/", "cpu/", "pids/", "blkio/"};
     char path[160];
     if (i == COUNT_OF(places))
         return -2;

@@ -259,6 +259,8 @@ Test(motted, bad_starts_end_with_a_sentence, .timeout = 60)
         {"--firecracker=/nonexistent/firecracker", "/nonexistent/firecracker"},
         {"--hypervisor=qemu", "--dev"},
         {"--memory-overcommit=nan", "from 0.1 to 16"},
+        {"--max-io-mib-s=1048577", "from 0 to 1048576"},
+        {"--max-iops=-1", "from 0 to 100000000"},
         {"--metrics-listen=:9090", "use unix:/PATH or tcp:ADDRESS:PORT"},
         {"--nonsense=1", "no such option"},
         {"--hlep", "no such option"},

@@ -51,7 +51,8 @@ Test(priv_isolation, R22_every_line_of_a_sound_vm_is_ok, .timeout = 60)
         "seccomp",         "no_new_privs",     "capabilities",  "uid",           "namespace_net",
         "namespace_mnt",   "namespace_pid",    "namespace_ipc", "namespace_uts", "core_dumps",
         "image_read_only", "kernel_read_only", "image_digest",  "cgroup_member", "cgroup_memory",
-        "cgroup_swap",     "cgroup_cpu",       "cgroup_pids",   "firewall_ipv4", "firewall_ipv6"};
+        "cgroup_swap",     "cgroup_cpu",       "cgroup_pids",   "cgroup_io",     "firewall_ipv4",
+        "firewall_ipv6"};
     struct report report;
     up();
     report_read(&bench, &vm, &report);

@@ -28,7 +28,9 @@ void bench_init(struct bench *bench);
 void bench_serve(struct bench *bench, bool raw);
 /* Until the firewall's thread has made its chains; it opens descriptors for that. */
 void bench_settle(const struct bench *bench);
-/* Has the process as many descriptors as then? The firewall's thread has some now and then: waits. */
+/* How many descriptors the process has, and has it as many as then? The firewall's thread has some
+ * more now and then: the first looks for a while and takes the least, the second waits. */
+size_t bench_fds(void);
 bool bench_fds_are(size_t before);
 /* The front dies: the server ends, VMs run on. */
 void bench_stop(struct bench *bench);

@@ -84,7 +84,7 @@ Test(priv_server, R11_other_sizes_and_descriptors_are_refused_and_not_kept, .tim
         assert_refused(&reply, "another size");
     }
     bench_settle(&bench);
-    size_t before = pair_open_fds();
+    size_t before = bench_fds();
     int fds[] = {STDIN_FILENO, STDERR_FILENO};
     for (size_t i = 0; i < 50; i++) {
         struct priv_reply reply = bench_ask(&bench, &reserve, sizeof(reserve), fds, 1 + i % 2);

@@ -70,7 +70,7 @@ int main(void)
     bench_init(&bench);
     bench_serve(&bench, false);
     bench_settle(&bench);
-    size_t before = pair_open_fds();
+    size_t before = bench_fds();
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < VMS; i++)
             lives[i].bench = &bench;

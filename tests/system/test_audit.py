@@ -63,7 +63,6 @@ def misbehave(daemon: Daemon, instance: str, thread: str, number: int, *argument
     inject.syscall(inject.thread_named(pid, thread), number, *arguments)
 
 
-@pytest.mark.core
 def test_R25_the_audit_tells_a_vms_life_and_is_kept_after_it(
     client: Client, backend: Backend
 ) -> None:
@@ -119,7 +118,6 @@ def test_R25_nobody_has_no_audit(client: Client) -> None:
     client.problem(404, "vm_not_found", "GET", "/vms/nobody/audit")
 
 
-@pytest.mark.core
 def test_R24_a_guard_found_wrong_is_in_the_audit(
     daemon: Daemon, client: Client, backend: Backend
 ) -> None:
@@ -231,7 +229,6 @@ def test_R24_a_blocked_call_is_seen_with_linux_guests(
     assert ended["exit_code"] == (None if backend.emulated else 148)
 
 
-@pytest.mark.core
 def test_R24_a_killed_vmm_is_no_violation(daemon: Daemon, client: Client, backend: Backend) -> None:
     vm = client.create(id="shot", memory_mib=backend.memory_mib)
     _, before = scrape(client)

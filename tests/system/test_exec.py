@@ -33,7 +33,6 @@ def client(shared: Daemon, contract: object, connect: Callable[..., Client]) -> 
     return connect(shared)
 
 
-@pytest.mark.core
 def test_R27_output_error_and_code(client: Client, vm: str, backend: Backend) -> None:
     assert client.exec(vm, ["/bin/echo", "a", "b"]).out == "a b\n"
     assert client.exec(vm, backend.to_stderr("oops")).err == "oops\n"
@@ -81,7 +80,6 @@ def test_R27_shell_and_signal(client: Client, vm: str) -> None:
     assert (body["exit_code"], body["signal"]) == (None, 9)
 
 
-@pytest.mark.core
 def test_R31_a_command_that_outlives_its_time_is_ended(
     client: Client, vm: str, backend: Backend
 ) -> None:

@@ -68,7 +68,6 @@ def test_R19_flushed_rules_are_noticed_repaired_and_counted(
         assert client.expect(200, "GET", "/vms/guarded/isolation").json()["ok"]
 
 
-@pytest.mark.core
 def test_R19_no_vm_starts_while_the_rules_are_not_as_they_were_made(
     daemon: Daemon, client: Client, backend: Backend, tmp_path: Path
 ) -> None:
@@ -88,7 +87,6 @@ def test_R19_no_vm_starts_while_the_rules_are_not_as_they_were_made(
     assert client.expect(200, "GET", "/vms/before/isolation").json()["ok"]
 
 
-@pytest.mark.core
 def test_R19_a_flush_of_filter_does_not_reach_the_rules(
     daemon: Daemon, client: Client, backend: Backend
 ) -> None:
@@ -157,7 +155,6 @@ def all_rules() -> list[str]:
     return [line for lines in host.firewall().values() for line in lines]
 
 
-@pytest.mark.core
 def test_R20_after_stop_and_purge_the_tables_hold_what_they_held(
     start: Start, connect: Connect, backend: Backend
 ) -> None:

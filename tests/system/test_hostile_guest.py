@@ -306,7 +306,8 @@ def stored(daemon: Daemon) -> int:
     return sum(path.stat().st_size for path in daemon.home.rglob("*") if path.is_file())
 
 
-@pytest.mark.core
+# Not in the nested host: its one processor lets the VMM's pipe fill up, the byte that finds no room
+# raises no interrupt, and the guest waits for its own serial port for ever.
 def test_R31_a_flood_of_the_console_leaves_nothing(
     daemon: Daemon, client: Client, attacker: str, backend: Backend
 ) -> None:

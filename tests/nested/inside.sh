@@ -3,7 +3,7 @@
 # disk as a tar.
 #
 #   host     Motte as the service that a user installs, then the core of the system tests
-#   guests   of these, the tests that are about what goes on inside VMs
+#   guests   of these, the tests that are about single VMs
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top" || exit 1
 export PATH=$top/build/venv/bin:$top/build/tools:/usr/local/bin:$PATH HOME=/root
@@ -11,7 +11,7 @@ export MOTTE_BUILD=$top/build/dev MOTTE_GUEST=$top/build/guest MOTTE_BACKEND=fir
 export PYTHONDONTWRITEBYTECODE=1
 results=/run/results
 mkdir -p $results/junit
-guests=(tests/system/test_{audit,exec,hostile_guest}.py)
+guests=(tests/system/test_{audit,exec,isolation}.py)
 
 # suite NAME ARGUMENT...
 suite() {

@@ -149,7 +149,6 @@ way("remount", remount)
 """
 
 
-@pytest.mark.core
 def test_R21_no_way_of_writing_reaches_the_image(client: Client, attacker: str) -> None:
     """The digest is compared by the fixture, the device's word here."""
     done = python(client, attacker, WRITES)
@@ -158,7 +157,6 @@ def test_R21_no_way_of_writing_reaches_the_image(client: Client, attacker: str) 
     assert [line for line in lines if not line.startswith("refused ")] == [], done
 
 
-@pytest.mark.core
 def test_R26_memory_devices_and_modules_lead_nowhere(
     client: Client, attacker: str, backend: Backend
 ) -> None:
@@ -197,7 +195,6 @@ print("finit_module", libc.syscall(313, fd, b"", 0))
         assert response.status_code in (404, 409, 502, 504), response.text
 
 
-@pytest.mark.core
 def test_R26_a_fork_bomb_stays_in_its_vm(daemon: Daemon, client: Client, attacker: str) -> None:
     instance = client.get(attacker)["instance"]
     response = client.request(
@@ -210,7 +207,6 @@ def test_R26_a_fork_bomb_stays_in_its_vm(daemon: Daemon, client: Client, attacke
     assert alive(client, attacker)
 
 
-@pytest.mark.core
 def test_R26_a_memory_hog_takes_no_more_than_its_vm_has(
     daemon: Daemon, client: Client, attacker: str, backend: Backend
 ) -> None:
@@ -292,7 +288,6 @@ print("opened", opened)
 """
 
 
-@pytest.mark.core
 def test_R31_a_storm_on_every_port_finds_nobody(
     client: Client, attacker: str, backend: Backend
 ) -> None:
@@ -306,8 +301,6 @@ def stored(daemon: Daemon) -> int:
     return sum(path.stat().st_size for path in daemon.home.rglob("*") if path.is_file())
 
 
-# Not in the nested host: its one processor lets the VMM's pipe fill up, the byte that finds no room
-# raises no interrupt, and the guest waits for its own serial port for ever.
 def test_R31_a_flood_of_the_console_leaves_nothing(
     daemon: Daemon, client: Client, attacker: str, backend: Backend
 ) -> None:
@@ -318,7 +311,6 @@ def test_R31_a_flood_of_the_console_leaves_nothing(
     assert alive(client, attacker)
 
 
-@pytest.mark.core
 def test_R31_a_gigabyte_from_the_vmms_output_leaves_nothing(
     daemon: Daemon, client: Client, attacker: str, backend: Backend
 ) -> None:
@@ -352,7 +344,6 @@ def refused(client: Client, vm_id: str, **body: str | int | list[str]) -> str:
     return str(response.json()["code"])
 
 
-@pytest.mark.core
 def test_R31_an_agent_that_was_killed_is_back_for_the_next_command(
     client: Client, attacker: str, backend: Backend
 ) -> None:
@@ -378,7 +369,6 @@ STOPS = {
 STOPPED = {"guest_unresponsive", "guest_closed", "vm_gone", "vm_not_running"}
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("how", STOPS)
 def test_R31_an_agent_that_was_stopped_is_a_typed_error_and_goes_with_its_vm(
     daemon: Daemon, client: Client, backend: Backend, how: str

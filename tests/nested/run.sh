@@ -40,7 +40,6 @@ make_tree() {
 # calibration that a kernel does against an emulated timer.
 machine() {
     local suite=$1
-    : >"$dir/console-$suite.log"
     truncate -s 0 "$dir/results-$suite.tar" && truncate -s 64M "$dir/results-$suite.tar"
     exec timeout -k 5 $((boot_seconds + run_seconds)) qemu-system-x86_64 -M q35 -cpu max \
         -accel tcg,tb-size=512 -smp 1 -m 6G -nodefaults -no-reboot \
@@ -66,9 +65,14 @@ wait_for() {
     done
 }
 
+# Did the suite come to its end, well or not?
+ended() {
+    grep -q 'inside: the tests end' "$dir/console-$1.log"
+}
+
 # One suite in one machine; what it printed is its console.
 run() {
-    local suite=$1 console=$dir/console-$1.log qemu status=0
+    local suite=$1 console=$dir/console-$1.log qemu
     : >"$console"
     machine "$suite" &
     qemu=$!
@@ -81,18 +85,14 @@ run() {
     fi
     kill $qemu 2>/dev/null || true
     wait $qemu || true
-    grep -q 'inside: the tests end: ok' "$console" || status=1
-    [ $status -ne 0 ] || tar -C "$results" -xf "$dir/results-$suite.tar"
-    return $status
+    ! ended "$suite" || tar -C "$results" -xf "$dir/results-$suite.tar"
+    grep -q 'inside: the tests end: ok' "$console"
 }
 
 # Once more when the emulated host itself fell over: its kernel, not ours, and said aloud.
 run_twice() {
     run "$1" && return
-    if grep -q 'inside: the tests end' "$dir/console-$1.log"; then
-        tar -C "$results" -xf "$dir/results-$1.tar"
-        return 1
-    fi
+    ! ended "$1" || return 1
     echo "run.sh: the host of $1 fell over; its last words, and once more:" >&2
     tail -n 30 "$dir/console-$1.log" >&2
     run "$1"

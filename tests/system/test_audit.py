@@ -3,7 +3,6 @@
 import datetime
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,6 @@ def detail_of(entries: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     assert len(found) == 1, entries
     detail: dict[str, Any] = found[0]
     return detail
-
-
-def wait_gone(client: Client, vm_id: str, seconds: float = 30) -> str:
-    """Why it ended; there is no event to wait for over HTTP yet."""
-    deadline = time.monotonic() + seconds
-    while True:
-        response = client.request("GET", f"/vms/{vm_id}")
-        if response.status_code == 404:
-            body = response.json()
-            assert body["code"] == "vm_gone"
-            return str(body["detail"])
-        assert time.monotonic() < deadline, response.text
-        time.sleep(0.02)
 
 
 def vmm_of(daemon: Daemon, instance: str) -> int:
@@ -161,7 +147,7 @@ def test_R24_a_blocked_call_of_firecracker_is_seen_and_named(
     vm = client.create(id="evil", memory_mib=128)
     _, before = scrape(client)
     misbehave(daemon, vm["instance"], thread, number, AF_INET, SOCK_STREAM, 0)
-    why = wait_gone(client, "evil")
+    why = client.wait_gone("evil")["detail"]
     assert "exited (seccomp)" in why
     assert f"{name} ({number}), in thread {shown}" in why
     entries = audit_of(client, "evil")
@@ -192,7 +178,7 @@ def test_R24_of_an_adopted_vm_the_log_tells(
     daemon.stop()
     client = connect(daemon.start())
     misbehave(daemon, vm["instance"], "fc_vcpu 0", SOCKET[0], AF_INET, SOCK_STREAM, 0)
-    why = wait_gone(client, "orphan")
+    why = client.wait_gone("orphan")["detail"]
     assert "exited (seccomp)" in why
     assert "so its log says" in why
     entries = audit_of(client, "orphan")
@@ -215,7 +201,7 @@ def test_R24_a_blocked_call_is_seen_with_linux_guests(
     """Firecracker names the call in its log; QEMU dies by the signal and says nothing."""
     vm = client.create(id="evil", memory_mib=backend.memory_mib)
     inject.syscall(vmm_of(daemon, vm["instance"]), SOCKET[0], AF_INET, SOCK_STREAM, 0)
-    assert "exited (seccomp)" in wait_gone(client, "evil")
+    assert "exited (seccomp)" in client.wait_gone("evil")["detail"]
     entries = audit_of(client, "evil")
     assert kinds(entries[3:]) == ["seccomp_violation", "vmm_exited", "ended"]
     named = {"number": SOCKET[0], "syscall": "socket", "thread": "main"}
@@ -233,7 +219,7 @@ def test_R24_a_killed_vmm_is_no_violation(daemon: Daemon, client: Client, backen
     vm = client.create(id="shot", memory_mib=backend.memory_mib)
     _, before = scrape(client)
     os.kill(vmm_of(daemon, vm["instance"]), signal.SIGKILL)
-    assert "vmm_crash" in wait_gone(client, "shot")
+    assert "vmm_crash" in client.wait_gone("shot")["detail"]
     entries = audit_of(client, "shot")
     assert kinds(entries[3:]) == ["vmm_exited", "ended"]
     assert detail_of(entries, "vmm_exited")["signal"] == signal.SIGKILL

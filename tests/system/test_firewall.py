@@ -13,9 +13,10 @@ import pytest
 
 from harness import host
 from harness.backend import Backend
-from harness.client import Client, Refused, wait_until
+from harness.client import Client, Refused
 from harness.daemon import Daemon
 from harness.metrics import scrape, total
+from harness.waiting import wait_until
 
 Start = Callable[..., Daemon]
 Connect = Callable[..., Client]

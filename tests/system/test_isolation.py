@@ -12,9 +12,10 @@ import pytest
 
 from harness import host
 from harness.backend import Backend
-from harness.client import Client, wait_until
+from harness.client import Client
 from harness.daemon import Daemon
 from harness.metrics import scrape, total
+from harness.waiting import wait_until
 
 NAMESPACES = ("net", "mnt", "pid", "ipc", "uts")
 

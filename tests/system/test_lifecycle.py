@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -129,7 +128,7 @@ def test_R04_delete_works_in_every_state(
         list(pool.map(lambda one: one.delete("running"), clients))
     client.delete("running")
     client.create(id="exited", memory_mib=backend.memory_mib, ttl_s=1)
-    wait_gone(client, "exited")
+    client.wait_gone("exited")
     client.delete("exited")
     client.problem(404, "vm_not_found", "DELETE", "/vms/never")
     assert client.list() == []
@@ -137,7 +136,7 @@ def test_R04_delete_works_in_every_state(
 
 def test_R02_a_vm_ends_when_its_time_is_up(client: Client, backend: Backend) -> None:
     client.create(id="brief", memory_mib=backend.memory_mib, ttl_s=1)
-    assert "ttl" in wait_gone(client, "brief")["detail"]
+    assert "ttl" in client.wait_gone("brief")["detail"]
 
 
 def test_R09_a_vm_has_an_hour_unless_told(client: Client, backend: Backend) -> None:
@@ -213,18 +212,6 @@ def test_R04_a_guest_that_ends_by_itself_is_cleaned_up_with_a_reason(
         "POST", "/vms/ends/exec", json={"argv": backend.end_itself(), "timeout_ms": 20000}
     )
     assert response.status_code in (404, 409, 502, 504), response.text
-    gone = wait_gone(client, "ends")
+    gone = client.wait_gone("ends")
     assert gone["detail"]
     daemon.assert_no_leftovers()
-
-
-def wait_gone(client: Client, vm_id: str) -> dict[str, str]:
-    """Until the daemon has seen the end: asks, since HTTP offers no event for it."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        response = client.request("GET", f"/vms/{vm_id}")
-        if response.status_code == 404:
-            body: dict[str, str] = response.json()
-            return body
-        time.sleep(0.02)
-    raise TimeoutError(f"{vm_id} is still there")

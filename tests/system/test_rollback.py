@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness import host
-from harness.client import Client, wait_until
+from harness.client import Client
 from harness.daemon import Daemon, program
+from harness.waiting import wait_until
 
 pytestmark = pytest.mark.testguest
 

@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from harness import host
 from harness.backend import guest_dir
 from harness.client import Client
 from harness.contract import Contract
+from harness.waiting import wait_until
 
 pytestmark = pytest.mark.core
 
@@ -51,17 +51,15 @@ def vmms() -> dict[int, int]:
     return host.processes_of_uids(UID_BASE, UID_COUNT)
 
 
-def wait_restarted(old: int, seconds: float = 60) -> None:
-    """systemd starts it anew by itself; ready means that recovery is done."""
-    deadline = time.monotonic() + seconds
-    while True:
+def wait_restarted(old: int) -> None:
+    """systemd starts it anew by itself; active means that recovery is done."""
+
+    def back() -> bool:
         shown = run("systemctl", "show", "--property=MainPID,ActiveState", "motted")
         fields = dict(line.split("=", 1) for line in shown.splitlines())
-        if fields["ActiveState"] == "active" and int(fields["MainPID"]) not in (0, old):
-            return
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"motted did not come back: {fields}")
-        time.sleep(0.1)
+        return fields["ActiveState"] == "active" and int(fields["MainPID"]) not in (0, old)
+
+    wait_until(back, 60, "motted did not come back")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import http.client
 import json
 import socket
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 import yaml
 
 from .contract import Contract
+from .waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,16 @@ class Client:
 
     def wait_state(self, vm_id: str, wanted: str, seconds: float = 120) -> dict[str, Any]:
         """Asks until the VM is in a state; there is no event to wait for over HTTP yet."""
-        deadline = time.monotonic() + seconds
-        while True:
-            vm = self.get(vm_id)
-            if vm["state"] == wanted:
-                return vm
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{vm_id} is {vm['state']}, not {wanted}")
-            time.sleep(0.02)
+        wait_until(lambda: self.get(vm_id)["state"] == wanted, seconds, f"{vm_id} is not {wanted}")
+        return self.get(vm_id)
 
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """For what the daemon does by itself: asks until it is so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            raise TimeoutError("still not so")
-        time.sleep(0.02)
+    def wait_gone(self, vm_id: str, seconds: float = 60) -> dict[str, Any]:
+        """Likewise until it has ended: the problem document, whose detail says why."""
+        path = f"/vms/{vm_id}"
+        wait_until(
+            lambda: self.request("GET", path).status_code == 404, seconds, f"{vm_id} is there"
+        )
+        return self.problem(404, "vm_gone", "GET", path)
 
 
 def raw(

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from . import host
 from .backend import build_dir
 from .daemon import Daemon
+from .waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Tracer:
 
     def __init__(self, log: Path, mode: str, point: Point | None = None) -> None:
         self.log = log
+        self.name = f"{mode} {point}" if point is not None else mode
         log.unlink(missing_ok=True)
         tool = build_dir() / "tests" / "kill" / "kill_tracer"
         chosen = [point.name, str(point.nth)] if point is not None else []
@@ -36,19 +37,14 @@ class Tracer:
     def lines(self) -> list[str]:
         return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
 
-    def wait(self, line: str, seconds: float = 20) -> bool:
+    def wait(self, line: str, seconds: float = 20) -> None:
         """Until the tracer says so."""
-        deadline = time.monotonic() + seconds
-        while line not in self.lines():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        return True
+        wait_until(lambda: line in self.lines(), seconds, f"{self.name}: not {line}")
 
     def arm(self) -> None:
         """From now on calls count."""
         os.kill(int(self.lines()[0].split()[1]), signal.SIGUSR1)
-        assert self.wait("armed"), "the tracer does not answer"
+        self.wait("armed")
 
     def points(self) -> list[Point]:
         """Every point that was recorded, in order."""
@@ -82,11 +78,12 @@ class TracedDaemon(Daemon):
     def wait_gone(self, seconds: float = 30) -> None:
         """Both halves, also of one that was killed before anybody knew its front."""
         self.wait_ended()
-        deadline = time.monotonic() + seconds
-        while any(str(self.state_dir) in line for line in host.command_lines("motte-front")):
-            if time.monotonic() > deadline:
-                raise TimeoutError("motte-front outlives motted")
-            time.sleep(0.01)
+        mine = str(self.state_dir)
+        wait_until(
+            lambda: not any(mine in line for line in host.command_lines("motte-front")),
+            seconds,
+            "motte-front outlives motted",
+        )
 
     def close(self) -> None:
         self.tracer = None

@@ -55,6 +55,7 @@ void bench_launch(struct bench *bench, struct bench_vm *vm);
 void bench_boot(struct bench *bench, struct bench_vm *vm); /* open API, configure, start, hello */
 void bench_up(struct bench *bench, struct bench_vm *vm);   /* all of these and CHECK */
 void bench_kill(struct bench *bench, struct bench_vm *vm, struct priv_killed *ret /* or NULL */);
+void bench_die(const struct bench_vm *vm);  /* SIGKILL to the VMM, behind the server's back */
 pid_t bench_pid(const struct bench_vm *vm); /* of the VMM, from its pidfd */
 
 /* Status code of one call of the VMM's API. */

@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -129,6 +131,13 @@ void bench_kill(struct bench *bench, struct bench_vm *vm, struct priv_killed *re
     cleanup_close_func(&vm->launched.console);
     cleanup_close_func(&vm->launched.hello);
     cleanup_close_func(&vm->launched.log);
+}
+
+void bench_die(const struct bench_vm *vm)
+{
+    struct pollfd p = {.fd = vm->launched.pidfd, .events = POLLIN};
+    CHECK(syscall(SYS_pidfd_send_signal, vm->launched.pidfd, SIGKILL, NULL, 0) == 0);
+    CHECK(poll(&p, 1, PATIENCE_MS) == 1);
 }
 
 pid_t bench_pid(const struct bench_vm *vm)

@@ -3,10 +3,8 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 /* What is in a pipe now. */
@@ -14,13 +12,6 @@ static void read_all(int fd, char *out, size_t size)
 {
     ssize_t n = read(fd, out, size - 1);
     out[n > 0 ? n : 0] = '\0';
-}
-
-static void die(const struct bench_vm *vm)
-{
-    struct pollfd p = {.fd = vm->launched.pidfd, .events = POLLIN};
-    cr_assert_eq(syscall(SYS_pidfd_send_signal, vm->launched.pidfd, SIGKILL, NULL, 0), 0);
-    cr_assert_eq(poll(&p, 1, PATIENCE_MS), 1);
 }
 
 Test(priv_server, R24_the_vmms_log_is_apart_from_the_guests_console, .timeout = 60)
@@ -50,7 +41,7 @@ Test(priv_server, R24_a_kill_that_failed_later_on_keeps_the_status_for_the_next,
     bench_init(&bench);
     bench_serve(&bench, false);
     bench_up(&bench, &vm);
-    die(&vm);
+    bench_die(&vm);
     /* A directory in the record's place: the last thing that a KILL does fails. */
     char record[128];
     snprintf(record, sizeof(record), "%s/priv/%s", bench.run, vm.instance);

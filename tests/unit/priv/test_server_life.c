@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -212,9 +211,7 @@ Test(priv_server, a_dead_vmm_is_told_with_its_last_words, .timeout = 60)
     bench_init(&bench);
     bench_serve(&bench, false);
     bench_up(&bench, &vm);
-    struct pollfd p = {.fd = vm.launched.pidfd, .events = POLLIN};
-    cr_assert_eq(syscall(SYS_pidfd_send_signal, vm.launched.pidfd, SIGKILL, NULL, 0), 0);
-    cr_assert_eq(poll(&p, 1, PATIENCE_MS), 1);
+    bench_die(&vm);
     cr_assert_eq(priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err), -1);
     cr_assert_eq(err.code, ERR_VMM_EXITED);
     cr_assert_not_null(strstr(err.msg, "it last wrote: "), "%s", err.msg);

@@ -6,7 +6,7 @@
 #   guests   of these, the tests that are about single VMs
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top" || exit 1
-export PATH=$top/build/venv/bin:$top/build/tools:/usr/local/bin:$PATH HOME=/root
+export PATH=$top/build/venv/bin:/usr/local/bin:$PATH HOME=/root
 export MOTTE_BUILD=$top/build/dev MOTTE_GUEST=$top/build/guest MOTTE_BACKEND=firecracker-linux
 export PYTHONDONTWRITEBYTECODE=1
 results=/run/results

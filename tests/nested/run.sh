@@ -22,15 +22,22 @@ dir=$(cd "$1" && pwd)
 results=$(cd "$2" && pwd)
 build=$top/build
 
+# Where deploy/fetch-firecracker.sh found or put it.
+program() {
+    command -v "$1" || die "$1 is not on PATH: deploy/fetch-firecracker.sh fetches it"
+}
+
 # What lies over Debian: this tree at its own place, Motte installed, and the service that tests it.
 make_tree() {
-    local stage=$dir/stage units=etc/systemd/system
+    local stage=$dir/stage units=etc/systemd/system firecracker jailer
+    firecracker=$(program firecracker)
+    jailer=$(program jailer)
     rm -rf "$stage"
     DESTDIR=$stage cmake --install "$build/release" >/dev/null
-    install -t "$stage/usr/local/bin" "$build/tools/firecracker" "$build/tools/jailer"
+    install -t "$stage/usr/local/bin" "$firecracker" "$jailer"
     install -d "$stage/$units"
     sed "s,@TOP@,$top,g" "$here/tests.service" >"$stage/$units/motte-tests.service"
-    tar -C "$stage" -c etc usr -C / "${top#/}"/{tests,openapi.yaml,build/dev/bin,build/venv,build/tools} \
+    tar -C "$stage" -c etc usr -C / "${top#/}"/{tests,openapi.yaml,build/dev/bin,build/venv} \
         "${top#/}"/build/guest/{kernel,python.sqfs} |
         mksquashfs - "$dir/tree.sqfs" -tar -comp zstd -Xcompression-level 1 -noappend -quiet \
             -no-progress -root-mode 0755 -root-uid 0 -root-gid 0

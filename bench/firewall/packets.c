@@ -97,14 +97,18 @@ static double some_trips(const struct packets_pair *pair)
     return (packets_now_ns() - start) / TRIPS;
 }
 
-void packets_round_trips(const struct packets_pair pairs[2], double ret_ns[2])
+struct packets_trips packets_round_trips(const struct packets_pair pairs[PACKETS_KINDS])
 {
-    static double samples[2][ROUNDS];
+    static double samples[PACKETS_KINDS][ROUNDS];
+    struct packets_trips trips;
     for (int round = 0; round < ROUNDS; round++)
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < PACKETS_KINDS; i++)
             samples[i][round] = some_trips(&pairs[i]);
-    for (int i = 0; i < 2; i++)
-        ret_ns[i] = packets_median(samples[i], ROUNDS);
+    for (int i = 0; i < PACKETS_KINDS; i++)
+        trips.ns[i] = packets_median(samples[i], ROUNDS);
+    const double *sorted = samples[PACKETS_PLAIN];
+    trips.noise_ns = sorted[ROUNDS * 3 / 4] - sorted[ROUNDS / 4];
+    return trips;
 }
 
 static double refused_here(void)

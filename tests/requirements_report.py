@@ -76,6 +76,17 @@ def decisions_not_held(total: Tally) -> list[str]:
     return lost
 
 
+def counted(folder: Path) -> dict[str, int]:
+    """What tests say they did how often: record_property("counted: …", number), added up."""
+    sums: dict[str, int] = defaultdict(int)
+    for path in sorted(folder.glob("*.xml")):
+        for one in ElementTree.parse(path).iter("property"):
+            kind, _, what = one.get("name", "").partition(": ")
+            if kind == "counted":
+                sums[what] += int(one.get("value", "0"))
+    return sums
+
+
 def main(folder: Path, everything: bool) -> int:
     by_number, total = read(folder)
     passed = [n for n in NUMBERS if by_number[n].passed and not by_number[n].failed]
@@ -91,6 +102,8 @@ def main(folder: Path, everything: bool) -> int:
     lost = decisions_not_held(total) + claims_not_shown(total) if everything else []
     for claim in lost:
         print(f"  claim without a passed test: {claim}")
+    for what, number in counted(folder).items():
+        print(f"counted: {number} {what}")
     print(f"{len(total.passed)} passed, {len(total.failed)} failed")
     return 1 if total.failed or not total.passed or lost else 0
 

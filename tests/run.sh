@@ -3,8 +3,8 @@
 #
 #   checks       formatting, lint, sizes, symbols, CI files, decisions
 #   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan
-#   firecracker  system tests on real Firecracker and KVM with the test guest; a kill -9 at every
-#                point of a spawn, a delete and a recovery
+#   firecracker  system tests on real Firecracker and KVM with the test guest; random sequences
+#                against a model, a soak; a kill -9 at every point of a spawn, a delete and a recovery
 #   qemu         system tests on emulated QEMU with Linux
 #   nested       system tests in an emulated host: hardware-style KVM, Firecracker, Linux, cgroup v2
 #   all          all of them (the default)
@@ -114,7 +114,13 @@ checks() {
 
 system_tests() {
     MOTTE_BACKEND=$1 pytests "system-$1" tests/system --ignore=tests/system/test_kill_matrix.py \
-        --durations=10
+        --ignore=tests/system/test_model.py --ignore=tests/system/test_soak.py --durations=10
+}
+
+# Random sequences against the model, and many lives with kills between.
+sequences() {
+    MOTTE_BACKEND=firecracker pytests sequences tests/system/test_model.py \
+        tests/system/test_soak.py --durations=0
 }
 
 kill_matrix() {
@@ -145,6 +151,7 @@ stage_unit() {
 
 stage_firecracker() {
     stage system-firecracker 300 system_tests firecracker
+    stage sequences 300 sequences
     stage kill-matrix 600 kill_matrix
 }
 

@@ -30,6 +30,8 @@ class Matrix:
         self.daemon = TracedDaemon(backend)
         self.contract = contract
         self.memory = backend.memory_mib
+        self.existing = 0  # points to kill at, and those where it was done and survived
+        self.tested = 0
         self.daemon.start_plain()
         with self.client() as client:
             self.instance = client.create(id=STAYS, memory_mib=self.memory)["instance"]
@@ -59,6 +61,11 @@ class Matrix:
             raise AssertionError(f"{killed_at}: {left}") from left
         groups = {Path(path).name for path in host.cgroups_named(self.daemon.cgroup)}
         assert groups == {self.instance}, killed_at
+
+    def survived(self, killed_at: str) -> None:
+        self.daemon.start_plain()
+        self.check(killed_at)
+        self.tested += 1
 
     def record(
         self, scenario: Callable[[Client], None], prepare: Callable[[Client], None]
@@ -109,13 +116,17 @@ class Connection:
 
 
 @pytest.fixture
-def matrix(backend: Backend, contract: Contract, start: object) -> Iterator[Matrix]:
+def matrix(
+    backend: Backend, contract: Contract, start: object, record_property: Callable[..., None]
+) -> Iterator[Matrix]:
     """`start` sees to it that the shared daemon stands still meanwhile."""
     made = Matrix(backend, contract)
     try:
         yield made
     finally:
         made.daemon.close()
+        record_property("counted: kill points", made.existing)
+        record_property("counted: kill points survived", made.tested)
 
 
 def nothing(_: Client) -> None:
@@ -139,9 +150,9 @@ def sweep(
     points = matrix.record(scenario, prepare)
     for mode in ("before", "after+"):
         for point in points:
+            matrix.existing += 1
             matrix.kill_at(mode, point, scenario, prepare)
-            matrix.daemon.start_plain()
-            matrix.check(f"{mode} {point}")
+            matrix.survived(f"{mode} {point}")
     return points
 
 
@@ -157,13 +168,13 @@ def sweep_recovery(
     points = matrix.daemon.start_under("record-all").points()
     matrix.check("recording")
     for point in points:
+        matrix.existing += 1
         matrix.kill_at("before+", half_done, scenario, prepare)
         with contextlib.suppress(RuntimeError):  # it was killed before it was ready
             matrix.daemon.start_under("after-all", point)
         matrix.tracer().wait("killed")
         matrix.daemon.wait_gone()
-        matrix.daemon.start_plain()
-        matrix.check(f"recovery, after {point}")
+        matrix.survived(f"recovery, after {point}")
     return points
 
 

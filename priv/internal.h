@@ -43,6 +43,8 @@ enum {
 
 /* Start time in clock ticks since boot: with the pid and the boot id it names one process. */
 int priv_proc_start(pid_t pid, uint64_t *ret, struct error *err);
+/* The same from the text of /proc/PID/stat; false if it has too few fields. */
+bool priv_proc_stat_start(const char *stat, uint64_t *ret);
 /* Inode of /proc/PID/ns/NAME; pid 0 means this process. */
 int priv_proc_namespace(pid_t pid, const char *name, uint64_t *ret, struct error *err);
 /* The value of "Key:" in a /proc status text: pointer behind the tabs into `text`, or NULL. */

@@ -171,10 +171,9 @@ static const char *set_registers(const struct probe *probe)
  * EINTR and no handler runs, so this probe changes nothing for its process. */
 static const char *set_signal_mask(const struct probe *probe)
 {
-    struct {
-        struct kvm_signal_mask head;
-        uint64_t bits;
-    } mask = {.head.len = sizeof(uint64_t), .bits = ~(UINT64_C(1) << (SIGUSR1 - 1))};
+    struct { /* struct kvm_signal_mask: its set of 64 signals follows at once, unaligned */
+        uint32_t len, low, high;
+    } mask = {.len = sizeof(uint64_t), .low = ~(1u << (SIGUSR1 - 1)), .high = ~0u};
     return ioctl(probe->vcpu, KVM_SET_SIGNAL_MASK, &mask) != 0 ? "SET_SIGNAL_MASK" : NULL;
 }
 

@@ -5,22 +5,29 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-int priv_proc_start(pid_t pid, uint64_t *ret, struct error *err)
+bool priv_proc_stat_start(const char *stat, uint64_t *ret)
 {
     enum { START_TIME = 22, AFTER_NAME = 3 };
-    char path[64], text[1024];
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
-        return error_set(err, ERR_SYSTEM, errno, "reading %s", path);
     /* The name may hold anything, a parenthesis too: fields are counted from behind its last. */
-    char *at = strrchr(text, ')');
+    const char *at = strrchr(stat, ')');
     for (int field = AFTER_NAME - 1; at != NULL && field < START_TIME; field++) {
         at = strchr(at, ' ');
         at = at == NULL ? NULL : at + 1;
     }
     if (at == NULL)
-        return error_set(err, ERR_SYSTEM, 0, "%s has too few fields", path);
+        return false;
     *ret = strtoull(at, NULL, 10);
+    return true;
+}
+
+int priv_proc_start(pid_t pid, uint64_t *ret, struct error *err)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "reading %s", path);
+    if (!priv_proc_stat_start(text, ret))
+        return error_set(err, ERR_SYSTEM, 0, "%s has too few fields", path);
     return 0;
 }
 

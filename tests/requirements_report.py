@@ -77,13 +77,18 @@ def decisions_not_held(total: Tally) -> list[str]:
 
 
 def counted(folder: Path) -> dict[str, int]:
-    """What tests say they did how often: record_property("counted: …", number), added up."""
+    """What tests say they did how often, added up: record_property("counted: …", number), or a line
+    `counted: NUMBER …` that a test program prints."""
     sums: dict[str, int] = defaultdict(int)
     for path in sorted(folder.glob("*.xml")):
-        for one in ElementTree.parse(path).iter("property"):
+        tree = ElementTree.parse(path)
+        for one in tree.iter("property"):
             kind, _, what = one.get("name", "").partition(": ")
             if kind == "counted":
                 sums[what] += int(one.get("value", "0"))
+        for said in tree.iter("system-out"):
+            for number, what in re.findall(r"^counted: (\d+) (.+)$", said.text or "", re.M):
+                sums[what] += int(number)
     return sums
 
 

@@ -137,8 +137,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         read_directory(argv[i], &corpus);
     FUZZ_CHECK(corpus.count > 0);
-    printf("FUZZ_SEED=%llu, %zu files, %llu mutants of each\n", (unsigned long long)seed,
-           corpus.count, (unsigned long long)mutants);
+    printf("FUZZ_SEED=%llu\ncounted: %llu fuzz executions\n", (unsigned long long)seed,
+           (unsigned long long)(corpus.count * (mutants + 1)));
     fflush(stdout);
     for (size_t i = 0; i < corpus.count; i++)
         give(&corpus.files[i]);

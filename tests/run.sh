@@ -129,14 +129,16 @@ system_asan() {
         --ignore=tests/system/test_hostile_agent.py
 }
 
-# Random sequences against the model, and many lives with kills between.
+# Long tests that measure no time: as many at once as there are processors, each with a host of its
+# own. Random sequences against the model, and many lives with kills between.
 sequences() {
-    MOTTE_BACKEND=firecracker pytests sequences tests/system/test_model.py \
+    MOTTE_BACKEND=firecracker pytests sequences -n "$jobs" tests/system/test_model.py \
         tests/system/test_soak.py --durations=0
 }
 
 kill_matrix() {
-    MOTTE_BACKEND=firecracker pytests kill-matrix tests/system/test_kill_matrix.py --durations=0
+    MOTTE_BACKEND=firecracker pytests kill-matrix -n "$jobs" tests/system/test_kill_matrix.py \
+        --durations=0
 }
 
 make_guest() {

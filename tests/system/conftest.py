@@ -17,7 +17,10 @@ from harness.daemon import Daemon
 Started = Callable[..., Daemon]
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # it only hands tests out: each worker has a host of its own
     with tempfile.NamedTemporaryFile(prefix="xtables-") as lock:
         host.enter_own_host(Path(lock.name))
 

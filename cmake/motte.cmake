@@ -7,6 +7,7 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
 option(MOTTE_WERROR "Treat warnings as errors" OFF)
+option(MOTTE_COVERAGE "Count which branches run" OFF)
 set(MOTTE_SANITIZE "" CACHE STRING "Value of -fsanitize= (address,undefined or thread), empty for none")
 
 add_library(motte_flags INTERFACE)
@@ -20,6 +21,10 @@ target_compile_options(motte_flags INTERFACE
     $<$<C_COMPILER_ID:GNU>:-Wjump-misses-init -Wduplicated-cond -Wduplicated-branches -Wlogical-op>
     $<$<BOOL:${MOTTE_WERROR}>:-Werror>)
 target_link_options(motte_flags INTERFACE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
+if(MOTTE_COVERAGE)
+    target_compile_options(motte_flags INTERFACE --coverage -fprofile-update=atomic)
+    target_link_options(motte_flags INTERFACE --coverage)
+endif()
 if(MOTTE_SANITIZE)
     target_compile_options(motte_flags INTERFACE -fsanitize=${MOTTE_SANITIZE}
                            -fno-sanitize-recover=all -fno-omit-frame-pointer)

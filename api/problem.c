@@ -29,6 +29,7 @@ static const struct api_problem_kind kinds[ERR_COUNT] = {
     [ERR_MEDIA_TYPE] = {415, "Unsupported media type",
                         "Send the body as Content-Type: application/json, not compressed.", 0},
     [ERR_BAD_REQUEST] = {400, "Bad request", "Send a request that HTTP/1.1 allows.", 0},
+    [ERR_TARGET_TOO_LONG] = {414, "URI too long", "Shorten the path or its query.", 0},
     [ERR_QUERY] = {400, "Invalid query", "Use the query parameters that openapi.yaml names.", 0},
     [ERR_ROUTE_UNKNOWN] = {404, "No such route", "GET /openapi.yaml lists the routes.", 0},
     [ERR_METHOD] = {405, "Method not allowed", "Use a method from the Allow header.", 0},

@@ -127,7 +127,8 @@ bool server_request_abandon(struct server_request *request);
 
 /* check.c: target, headers, route, caller, announced body. On error what `response` needs besides
  * the problem (allow, close) is set. */
-int server_request_check(struct server_request *request, const char *method, struct error *err);
+int server_request_check(struct server_request *request, const char *method, const char *version,
+                         struct error *err);
 
 /* ---- headers.c: what the headers say ---- */
 
@@ -135,11 +136,14 @@ struct server_headers {
     unsigned content_lengths, hosts, authorizations, content_types, transfer_encodings;
     const char *authorization, *content_type; /* borrowed from the connection */
     bool content_encoded, respond_async;
+    bool chunked;   /* the last Transfer-Encoding is just that */
+    bool broken;    /* a line that others would read as another, or as more than one */
+    bool malformed; /* a character that no header may have, or a length that is no number */
     uint64_t content_length;
 };
 /* Refuses what two readers of one request could take apart differently. */
-int server_headers_read(struct MHD_Connection *connection, struct server_headers *ret,
-                        struct error *err);
+int server_headers_read(struct MHD_Connection *connection, const char *version,
+                        struct server_headers *ret, struct error *err);
 bool server_headers_json(const struct server_headers *headers);
 bool server_headers_body(const struct server_headers *headers);
 

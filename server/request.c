@@ -133,7 +133,8 @@ static bool target_cut(const struct server_request *request, const char *url, co
 {
     enum { BUFFER_MAX = 1 << 16 };
     size_t gap = (uintptr_t)version - (uintptr_t)url; /* huge when version comes first */
-    return gap < BUFFER_MAX && gap > strlen(request->raw) + 1;
+    return gap < BUFFER_MAX && gap > strlen(request->raw) + 1 &&
+           strlen(request->raw) <= API_TARGET_MAX; /* else we did not keep all of it */
 }
 
 /* An answer at this point makes the library close the connection, as it must when a body is still
@@ -149,7 +150,7 @@ static enum MHD_Result begin(struct server_request *request, const char *url, co
         error_set(&err, ERR_BAD_REQUEST, 0, "the request line has a NUL or a double space");
         request->response.close = true;
     } else {
-        result = server_request_check(request, method, &err);
+        result = server_request_check(request, method, version, &err);
     }
     set_stage(request, result == 0 ? SERVER_BODY : SERVER_DONE);
     if (result == 0)

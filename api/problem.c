@@ -2,6 +2,8 @@
  */
 #include "api/internal.h"
 
+#include <errno.h>
+
 #define RETRY "Retry after the time in Retry-After; the request had no effect."
 #define DOCTOR "Run `motted doctor` on the host: it says what is missing and what to do."
 #define REPORT "This is a defect of Motte: report it with the request_id and the log's line."
@@ -29,6 +31,7 @@ static const struct api_problem_kind kinds[ERR_COUNT] = {
     [ERR_MEDIA_TYPE] = {415, "Unsupported media type",
                         "Send the body as Content-Type: application/json, not compressed.", 0},
     [ERR_BAD_REQUEST] = {400, "Bad request", "Send a request that HTTP/1.1 allows.", 0},
+    [ERR_TARGET_TOO_LONG] = {414, "URI too long", "Shorten the path or its query.", 0},
     [ERR_QUERY] = {400, "Invalid query", "Use the query parameters that openapi.yaml names.", 0},
     [ERR_ROUTE_UNKNOWN] = {404, "No such route", "GET /openapi.yaml lists the routes.", 0},
     [ERR_METHOD] = {405, "Method not allowed", "Use a method from the Allow header.", 0},
@@ -124,9 +127,19 @@ static char *problem_text(const struct error *err, const char *request_id, cJSON
     return failed ? NULL : json_print(json);
 }
 
-void api_problem(const struct error *err, const char *request_id, cJSON *context,
+/* Whatever they were wanted for, descriptors that are used up are a want of room, which passes. */
+static struct error as_shown(const struct error *err)
+{
+    struct error shown = *err;
+    if (err->sys == EMFILE || err->sys == ENFILE)
+        shown.code = ERR_CAPACITY;
+    return shown;
+}
+
+void api_problem(const struct error *failure, const char *request_id, cJSON *context,
                  struct api_response *ret)
 {
+    const struct error shown = as_shown(failure), *err = &shown;
     static const char fallback[] =
         "{\"type\":\"urn:motte:error:no_memory\",\"title\":\"Out of memory\",\"status\":503,"
         "\"code\":\"no_memory\"}";

@@ -39,7 +39,7 @@ int api_target_parse(const char *raw, struct api_target *ret, struct error *err)
 {
     size_t len = strlen(raw);
     if (len > API_TARGET_MAX)
-        return error_set(err, ERR_BAD_REQUEST, 0, "the request target has more than %d bytes",
+        return error_set(err, ERR_TARGET_TOO_LONG, 0, "the request target has more than %d bytes",
                          API_TARGET_MAX);
     size_t path_len = strcspn(raw, "?");
     memcpy(ret->path, raw, path_len);

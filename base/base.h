@@ -39,6 +39,7 @@
     X(BODY_TOO_LARGE, "body_too_large")                                                            \
     X(MEDIA_TYPE, "unsupported_media_type")                                                        \
     X(BAD_REQUEST, "bad_request")                                                                  \
+    X(TARGET_TOO_LONG, "uri_too_long")                                                             \
     X(QUERY, "invalid_query")                                                                      \
     X(ROUTE_UNKNOWN, "route_not_found")                                                            \
     X(METHOD, "method_not_allowed")                                                                \

@@ -49,12 +49,13 @@ static int check_body(const struct server_request *request, const struct server_
     return 0;
 }
 
-int server_request_check(struct server_request *request, const char *method, struct error *err)
+int server_request_check(struct server_request *request, const char *method, const char *version,
+                         struct error *err)
 {
     struct server_headers headers;
     request->response.close = true; /* how to read on is in doubt until both have passed */
     if (api_target_parse(request->raw, &request->target, err) < 0 ||
-        server_headers_read(request->connection, &headers, err) < 0)
+        server_headers_read(request->connection, version, &headers, err) < 0)
         return -1;
     request->response.close = server_headers_body(&headers);
     if (match(request, method, &headers, err) < 0 || check_body(request, &headers, err) < 0)

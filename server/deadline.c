@@ -14,8 +14,14 @@ struct server_deadlines {
     pthread_t thread;
 };
 
-/* Shutting down, not closing: the descriptor is libmicrohttpd's, which then sees the end. Returns
- * whether any connection is armed. */
+/* Shutting down, not closing: the descriptor is libmicrohttpd's, which then sees the end. */
+static void cut(struct server_watch *watch)
+{
+    shutdown(watch->fd, SHUT_RDWR);
+    watch->deadline_ms = 0;
+}
+
+/* Returns whether any connection is armed. */
 static bool expire(struct server_deadlines *deadlines)
 {
     bool armed = false;
@@ -24,8 +30,7 @@ static bool expire(struct server_deadlines *deadlines)
         if (watch->deadline_ms == 0)
             continue;
         if (watch->deadline_ms <= now) {
-            shutdown(watch->fd, SHUT_RDWR);
-            watch->deadline_ms = 0;
+            cut(watch);
         } else {
             armed = true;
         }
@@ -84,11 +89,13 @@ void server_deadlines_stop(struct server_deadlines *deadlines)
     free(deadlines);
 }
 
-struct server_watch *server_deadlines_add(struct server_deadlines *deadlines, int fd)
+struct server_watch *server_deadlines_add(struct server_deadlines *deadlines, const void *group,
+                                          int fd)
 {
     struct server_watch *watch = calloc(1, sizeof(*watch));
     if (watch == NULL)
         return NULL;
+    watch->group = group;
     watch->fd = fd;
     pthread_mutex_lock(&deadlines->lock);
     watch->next = deadlines->watches;
@@ -114,13 +121,42 @@ void server_deadlines_remove(struct server_deadlines *deadlines, struct server_w
     free(watch);
 }
 
-void server_deadlines_arm(struct server_deadlines *deadlines, struct server_watch *watch, int ms)
+void server_deadlines_arm(struct server_deadlines *deadlines, struct server_watch *watch, int ms,
+                          bool reading)
 {
     if (watch == NULL)
         return;
+    int64_t now = clock_mono_ms();
     pthread_mutex_lock(&deadlines->lock);
-    watch->deadline_ms = ms > 0 ? clock_mono_ms() + ms : 0;
+    watch->since_ms = now;
+    watch->reading = reading;
+    watch->deadline_ms = ms > 0 ? now + ms : 0;
     if (ms > 0)
         pthread_cond_signal(&deadlines->changed);
     pthread_mutex_unlock(&deadlines->lock);
+}
+
+void server_deadlines_limit(struct server_deadlines *deadlines, struct server_watch *watch, int ms)
+{
+    if (watch == NULL)
+        return;
+    int64_t latest = clock_mono_ms() + ms;
+    pthread_mutex_lock(&deadlines->lock);
+    if (watch->deadline_ms > latest)
+        watch->deadline_ms = latest;
+    pthread_mutex_unlock(&deadlines->lock);
+}
+
+bool server_deadlines_evict(struct server_deadlines *deadlines, const void *group)
+{
+    struct server_watch *oldest = NULL;
+    pthread_mutex_lock(&deadlines->lock);
+    for (struct server_watch *watch = deadlines->watches; watch != NULL; watch = watch->next)
+        if (watch->deadline_ms != 0 && watch->reading && (group == NULL || watch->group == group) &&
+            (oldest == NULL || watch->since_ms <= oldest->since_ms))
+            oldest = watch;
+    if (oldest != NULL)
+        cut(oldest);
+    pthread_mutex_unlock(&deadlines->lock);
+    return oldest != NULL;
 }

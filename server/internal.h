@@ -22,6 +22,8 @@ bool server_pool_submit(struct server_pool *pool, struct server_job *job);
  * Else the count of running jobs: queued ones never run, and the pool must stay. NULL: 0. */
 unsigned server_pool_stop(struct server_pool *pool, int64_t deadline_ms);
 
+struct server;
+
 /* ---- deadline.c: absolute deadlines of connections ---- */
 
 /* libmicrohttpd's own timeout counts inactivity only: one byte a second would keep a connection for
@@ -29,24 +31,45 @@ unsigned server_pool_stop(struct server_pool *pool, int64_t deadline_ms);
 struct server_deadlines;
 struct server_watch { /* one per connection; all guarded by the deadlines' lock */
     struct server_watch *next, *previous;
+    const void *group; /* its listener */
     int fd;
-    int64_t deadline_ms; /* 0: not armed */
+    bool reading;                  /* it is the client's turn to speak */
+    int64_t since_ms, deadline_ms; /* when it was armed; 0: not armed, or cut */
 };
 int server_deadlines_start(struct server_deadlines **ret, struct error *err);
 void server_deadlines_stop(struct server_deadlines *deadlines);
-struct server_watch *server_deadlines_add(struct server_deadlines *deadlines, int fd);
+struct server_watch *server_deadlines_add(struct server_deadlines *deadlines, const void *group,
+                                          int fd);
 /* Before the descriptor is closed. NULL is allowed, here and below. */
 void server_deadlines_remove(struct server_deadlines *deadlines, struct server_watch *watch);
-/* In `ms` from now the connection is shut down; 0 disarms. */
-void server_deadlines_arm(struct server_deadlines *deadlines, struct server_watch *watch, int ms);
+/* In `ms` from now the connection is shut down; 0 disarms. `reading`: while we wait for the client's
+ * words, so that it may be cut before. */
+void server_deadlines_arm(struct server_deadlines *deadlines, struct server_watch *watch, int ms,
+                          bool reading);
+/* Not later than in `ms`, if armed. */
+void server_deadlines_limit(struct server_deadlines *deadlines, struct server_watch *watch, int ms);
+/* Cuts the connection of the group (NULL: any) that has kept us waiting for its words longest. False
+ * when there is none: all have work under way. */
+bool server_deadlines_evict(struct server_deadlines *deadlines, const void *group);
+
+/* ---- door.c: one thread accepts for all listeners ---- */
+
+/* In the place of libmicrohttpd's own accept, which at its limit leaves clients hanging in the
+ * backlog, and without a free descriptor spins. */
+struct server_door;
+int server_door_open(struct server *server, struct server_door **ret, struct error *err);
+/* Accepts no more; connections that stand are not touched. NULL is allowed. */
+void server_door_close(struct server_door *door);
 
 /* ---- server.c ---- */
 
 struct server_listening {
     struct server *server;
     enum server_kind kind;
-    int fd; /* owned until the daemon has it */
+    int fd; /* listening; owned */
     struct MHD_Daemon *daemon;
+    atomic_uint connections; /* accepted and not yet closed, */
+    atomic_uint started;     /* and of these, those that the library has begun with */
 };
 
 struct server {
@@ -54,6 +77,7 @@ struct server {
     struct server_listening listening[SERVER_LISTENERS_MAX];
     struct server_pool *pools[API_POOL_COUNT];
     struct server_deadlines *deadlines;
+    struct server_door *door;
     pthread_mutex_t lock; /* guards all below and every request's `stage` once it waits */
     pthread_cond_t idle;
     struct server_request *requests; /* every one between its request line and its end */
@@ -103,7 +127,8 @@ bool server_request_abandon(struct server_request *request);
 
 /* check.c: target, headers, route, caller, announced body. On error what `response` needs besides
  * the problem (allow, close) is set. */
-int server_request_check(struct server_request *request, const char *method, struct error *err);
+int server_request_check(struct server_request *request, const char *method, const char *version,
+                         struct error *err);
 
 /* ---- headers.c: what the headers say ---- */
 
@@ -111,11 +136,14 @@ struct server_headers {
     unsigned content_lengths, hosts, authorizations, content_types, transfer_encodings;
     const char *authorization, *content_type; /* borrowed from the connection */
     bool content_encoded, respond_async;
+    bool chunked;   /* the last Transfer-Encoding is just that */
+    bool broken;    /* a line that others would read as another, or as more than one */
+    bool malformed; /* a character that no header may have, or a length that is no number */
     uint64_t content_length;
 };
 /* Refuses what two readers of one request could take apart differently. */
-int server_headers_read(struct MHD_Connection *connection, struct server_headers *ret,
-                        struct error *err);
+int server_headers_read(struct MHD_Connection *connection, const char *version,
+                        struct server_headers *ret, struct error *err);
 bool server_headers_json(const struct server_headers *headers);
 bool server_headers_body(const struct server_headers *headers);
 

@@ -16,9 +16,10 @@ static struct server_watch *watch_of(struct MHD_Connection *connection)
     return info != NULL ? info->socket_context : NULL;
 }
 
-static void arm(struct server_request *request, int ms)
+static void arm(struct server_request *request, int ms, bool reading)
 {
-    server_deadlines_arm(request->listening->server->deadlines, watch_of(request->connection), ms);
+    server_deadlines_arm(request->listening->server->deadlines, watch_of(request->connection), ms,
+                         reading);
 }
 
 static void make_request_id(char out[static API_REQUEST_ID_SIZE])
@@ -41,6 +42,8 @@ void *server_request_begin(void *cls, const char *uri, struct MHD_Connection *co
     request->start_us = clock_mono_us();
     snprintf(request->raw, sizeof(request->raw), "%s", uri);
     make_request_id(request->api.request_id);
+    /* Where it was idle it had longer. */
+    server_deadlines_limit(server->deadlines, watch_of(connection), server->options.header_ms);
     pthread_mutex_lock(&server->lock);
     request->next = server->requests;
     if (request->next != NULL)
@@ -75,7 +78,7 @@ void server_request_end(void *cls, struct MHD_Connection *connection, void **con
     *con_cls = NULL;
     if (request == NULL)
         return;
-    arm(request, server->options.header_ms); /* for the next request on this connection */
+    arm(request, server->options.idle_ms, true); /* for the next request on this connection */
     if (request->response.status != 0) {
         int64_t us = clock_mono_us() - request->start_us;
         server_metrics_request(server->options.metrics, request->route, request->response.status,
@@ -112,7 +115,7 @@ static void set_stage(struct server_request *request, enum server_stage stage)
 static enum MHD_Result answer(struct server_request *request)
 {
     set_stage(request, SERVER_ANSWERED);
-    arm(request, request->listening->server->options.send_ms);
+    arm(request, request->listening->server->options.send_ms, false);
     return server_answer(request->connection, request->api.request_id, &request->response);
 }
 
@@ -130,7 +133,8 @@ static bool target_cut(const struct server_request *request, const char *url, co
 {
     enum { BUFFER_MAX = 1 << 16 };
     size_t gap = (uintptr_t)version - (uintptr_t)url; /* huge when version comes first */
-    return gap < BUFFER_MAX && gap > strlen(request->raw) + 1;
+    return gap < BUFFER_MAX && gap > strlen(request->raw) + 1 &&
+           strlen(request->raw) <= API_TARGET_MAX; /* else we did not keep all of it */
 }
 
 /* An answer at this point makes the library close the connection, as it must when a body is still
@@ -140,13 +144,13 @@ static enum MHD_Result begin(struct server_request *request, const char *url, co
 {
     struct error err = {0};
     snprintf(request->method, sizeof(request->method), "%s", method);
-    arm(request, request->listening->server->options.body_ms);
+    arm(request, request->listening->server->options.body_ms, true);
     int result = -1;
     if (target_cut(request, url, version)) {
         error_set(&err, ERR_BAD_REQUEST, 0, "the request line has a NUL or a double space");
         request->response.close = true;
     } else {
-        result = server_request_check(request, method, &err);
+        result = server_request_check(request, method, version, &err);
     }
     set_stage(request, result == 0 ? SERVER_BODY : SERVER_DONE);
     if (result == 0)
@@ -221,7 +225,7 @@ static enum MHD_Result submit(struct server_request *request)
     request->stage = SERVER_WAITING;
     pthread_mutex_unlock(&server->lock);
     request->job.run = run_job;
-    arm(request, 0);
+    arm(request, 0, false);
     if (stopping) {
         error_set(&err, ERR_SHUTTING_DOWN, 0, "the service is stopping");
         request->response.close = true;

@@ -6,9 +6,11 @@
 
 enum {
     CONNECTIONS = 1024,
+    CONNECTIONS_NEVER = 1 << 24,   /* at its own limit the library's thread waits for itself */
     CONNECTION_MEMORY = 32 * 1024, /* request line and headers; beyond it the library says 431 */
     INACTIVE_S = 30,
-    HEADER_MS = 15000, /* also how long a connection may idle between requests */
+    HEADER_MS = 5000,
+    IDLE_MS = 15000, /* more than clients keep a connection for the next request */
     BODY_MS = 15000,
     SEND_MS = 60000,
     FLUSH_MS = 1000, /* for the last answers when stopping */
@@ -47,29 +49,33 @@ static void connection_changed(void *cls, struct MHD_Connection *connection, voi
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
         server_deadlines_remove(server->deadlines, *socket_context);
         *socket_context = NULL;
+        atomic_fetch_sub(&listening->started, 1);
+        atomic_fetch_sub(&listening->connections, 1);
         return;
     }
+    atomic_fetch_add(&listening->started, 1);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info == NULL)
         return;
-    struct server_watch *watch = server_deadlines_add(server->deadlines, info->connect_fd);
-    server_deadlines_arm(server->deadlines, watch, server->options.header_ms);
+    struct server_watch *watch =
+        server_deadlines_add(server->deadlines, listening, info->connect_fd);
+    server_deadlines_arm(server->deadlines, watch, server->options.header_ms, true);
     *socket_context = watch;
 }
 
-static int listen_on(struct server_listening *listening, struct error *err)
+static int serve_on(struct server_listening *listening, struct error *err)
 {
     listening->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        server_request_handle, listening, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL,
-        MHD_OPTION_LISTEN_SOCKET, listening->fd, MHD_OPTION_CONNECTION_LIMIT,
-        listening->server->options.connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_S,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK, server_request_begin,
-        listening, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED,
-        server_request_end, listening, MHD_OPTION_NOTIFY_CONNECTION, connection_changed, listening,
-        MHD_OPTION_END);
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+            MHD_USE_NO_LISTEN_SOCKET,
+        0, NULL, NULL, server_request_handle, listening, MHD_OPTION_EXTERNAL_LOGGER, log_library,
+        NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_NEVER,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_S, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_URI_LOG_CALLBACK, server_request_begin, listening, MHD_OPTION_UNESCAPE_CALLBACK,
+        leave_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED, server_request_end, listening,
+        MHD_OPTION_NOTIFY_CONNECTION, connection_changed, listening, MHD_OPTION_END);
     if (listening->daemon == NULL)
         return error_set(err, ERR_SYSTEM, 0, "cannot serve on descriptor %d", listening->fd);
     return 0;
@@ -86,6 +92,8 @@ static void set_defaults(struct server_options *options)
         options->connections = CONNECTIONS;
     if (options->header_ms == 0)
         options->header_ms = HEADER_MS;
+    if (options->idle_ms == 0)
+        options->idle_ms = IDLE_MS;
     if (options->body_ms == 0)
         options->body_ms = BODY_MS;
     if (options->send_ms == 0)
@@ -119,9 +127,9 @@ static int start_parts(struct server *server, struct error *err)
         if (server_pool_start(server->options.pools[i], &server->pools[i], err) < 0)
             return -1;
     for (size_t i = 0; i < server->options.listener_count; i++)
-        if (listen_on(&server->listening[i], err) < 0)
+        if (serve_on(&server->listening[i], err) < 0)
             return -1;
-    return 0;
+    return server_door_open(server, &server->door, err);
 }
 
 int server_start(const struct server_options *options, struct server **ret, struct error *err)
@@ -141,17 +149,13 @@ int server_start(const struct server_options *options, struct server **ret, stru
 
 /* ---- stop ---- */
 
-/* From here on nobody new is accepted; connections that stand are still served. The descriptors
- * stay open until the daemons are gone: their threads take them out of their epoll sets in their
- * own time. */
+/* From here on nobody new is accepted; connections that stand are still served. */
 static void quiesce(struct server *server)
 {
     pthread_mutex_lock(&server->lock);
     server->stopping = true;
     pthread_mutex_unlock(&server->lock);
-    for (size_t i = 0; i < server->options.listener_count; i++)
-        if (server->listening[i].daemon != NULL)
-            MHD_quiesce_daemon(server->listening[i].daemon);
+    server_door_close(server->door);
 }
 
 /* One at a time: resuming is done without the lock, and changes the list. */

@@ -83,8 +83,11 @@ struct server_options {
     const struct server_tokens *tokens; /* NULL: TCP callers are all refused */
     struct server_metrics *metrics;
     struct server_pool_size pools[API_POOL_COUNT]; /* zero: the defaults */
-    unsigned connections;                          /* per listener; 0: default */
-    int header_ms, body_ms, send_ms; /* absolute deadlines of a connection; 0: defaults */
+    /* Per listener, 0: default. One more cuts the one that has kept us waiting for its words
+     * longest; where all have work under way it is answered 503 and closed. */
+    unsigned connections;
+    /* Absolute deadlines of a connection, 0: defaults. `idle_ms`: until the next request line. */
+    int header_ms, idle_ms, body_ms, send_ms;
 };
 
 struct server;

@@ -1,16 +1,43 @@
 /* The four changes of a VM's life. Each is one transaction on the writing connection. */
 #include "store/internal.h"
 
-int store_change(struct store *store, store_change_body *body, void *context, struct error *err)
+#include <time.h>
+
+/* Who waits here waits for one that waits for another program: all of them for the same time, not
+ * one after the other. */
+static int lock(struct store *store, struct error *err)
 {
-    pthread_mutex_lock(&store->writing);
-    int result = store_begin(store->writer, err);
-    if (result == 0) {
-        result = body(store->writer, context, err);
-        if (result == 0)
-            result = store_commit(store->writer, err);
-        if (result < 0)
-            store_rollback(store->writer);
+    int64_t deadline = clock_mono_ms() + STORE_BUSY_MS;
+    const struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
+    if (pthread_mutex_clocklock(&store->writing, CLOCK_MONOTONIC, &until) != 0)
+        return error_set(err, ERR_STORE_BUSY, 0, "the inventory was busy for %d ms: try again",
+                         STORE_BUSY_MS);
+    sqlite3_busy_timeout(store->writer, clock_left_ms(deadline));
+    return 0;
+}
+
+static int transact(sqlite3 *db, store_change_body *body, void *context, struct error *err)
+{
+    if (store_begin(db, err) < 0)
+        return -1;
+    if (body(db, context, err) == 0 && store_commit(db, err) == 0)
+        return 0;
+    store_rollback(db);
+    return -1;
+}
+
+int store_change(struct store *store, enum store_room room, store_change_body *body, void *context,
+                 struct error *err)
+{
+    if (lock(store, err) < 0)
+        return -1;
+    int result = room == STORE_ROOM_NEW ? store_ballast_take(store, err) : 0;
+    if (result == 0)
+        result = transact(store->writer, body, context, err);
+    if (result < 0 && err->code == ERR_STORE_FULL && room == STORE_ROOM_END &&
+        store_ballast_drop(store)) {
+        *err = (struct error){0};
+        result = transact(store->writer, body, context, err);
     }
     pthread_mutex_unlock(&store->writing);
     return result;
@@ -69,7 +96,7 @@ int store_vm_insert(struct store *store, const struct store_vm *vm, struct error
 {
     struct store_vm row = *vm;
     row.state = STORE_CREATING;
-    return store_change(store, insert, &row, err);
+    return store_change(store, STORE_ROOM_NEW, insert, &row, err);
 }
 
 /* ---- running ---- */
@@ -99,7 +126,7 @@ static int running(sqlite3 *db, void *context, struct error *err)
 int store_vm_running(struct store *store, const struct store_vm *vm, struct error *err)
 {
     struct store_vm row = *vm;
-    return store_change(store, running, &row, err);
+    return store_change(store, STORE_ROOM_USUAL, running, &row, err);
 }
 
 /* ---- deleting ---- */
@@ -133,7 +160,7 @@ int store_vm_deleting(struct store *store, const char *owner, const char *id, st
                       struct error *err)
 {
     struct deletion deletion = {.owner = owner, .id = id};
-    if (store_change(store, deleting, &deletion, err) < 0)
+    if (store_change(store, STORE_ROOM_END, deleting, &deletion, err) < 0)
         return -1;
     *ret = deletion.vm;
     return 0;
@@ -209,5 +236,5 @@ int store_vm_end(struct store *store, const char *instance, enum store_state sta
                             .console = console + skip, /* the newest bytes */
                             .console_len = len - skip,
                             .state = state};
-    return store_change(store, end, &ending, err);
+    return store_change(store, STORE_ROOM_END, end, &ending, err);
 }

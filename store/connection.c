@@ -34,10 +34,18 @@ int store_fail(sqlite3 *db, int rc, const char *what, struct error *err)
                          "another program holds the inventory's lock while %s: try again", what);
     if (primary == SQLITE_NOMEM)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory while %s", what);
+    if (primary == SQLITE_READONLY ||
+        (primary == SQLITE_CANTOPEN && db != NULL && sqlite3_system_errno(db) == EROFS))
+        return error_set(
+            err, ERR_STORE, 0,
+            "the disk of the state directory is read-only (seen while %s): look at the "
+            "kernel's log, then mount it writable again",
+            what);
     if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
         return error_set(err, ERR_STORE, 0,
-                         "the inventory is damaged (%s, %s): stop motted, restore a copy of "
-                         "motte.db, or move it with its -wal and -shm aside to begin anew",
+                         "the inventory is damaged (%s, %s): stop motted and restore a copy of "
+                         "motte.db; or end all VMs with `motted --purge` and move it aside with "
+                         "its -wal and -shm",
                          what, sqlite3_errstr(rc));
     return error_set(err, ERR_STORE, 0, "the inventory failed while %s: %s", what,
                      db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc));

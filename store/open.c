@@ -95,7 +95,9 @@ int store_open(const char *dir, struct store **ret, struct error *err)
     pthread_mutex_init(&store->writing, NULL);
     pthread_mutex_init(&store->lock, NULL);
     pthread_cond_init(&store->idle, NULL);
-    if (resolve(dir, path, sizeof(path), err) < 0 || open_writer(store, path, err) < 0)
+    store->ballast = -1;
+    if (resolve(dir, path, sizeof(path), err) < 0 || open_writer(store, path, err) < 0 ||
+        store_ballast_open(store, dir, err) < 0)
         return -1;
     for (int i = 0; i < STORE_READERS; i++)
         if (open_reader(store, path, err) < 0)
@@ -112,6 +114,8 @@ void store_close(struct store *store)
     for (unsigned i = 0; i < store->ready; i++)
         sqlite3_close(store->readers[i]);
     sqlite3_close(store->writer); /* last: it moves the log into the file */
+    if (store->ballast >= 0)
+        close(store->ballast);
     pthread_cond_destroy(&store->idle);
     pthread_mutex_destroy(&store->lock);
     pthread_mutex_destroy(&store->writing);

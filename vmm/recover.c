@@ -146,6 +146,42 @@ static void recover_instance(struct recovery *r, const struct priv_instance *ins
         atomic_fetch_add(&r->undone, 1);
 }
 
+/* No VM is launched without a row, and none loses its row without a certificate. */
+static int is_known(const struct recovery *r, const char *instance, struct error *err)
+{
+    struct store_vm row;
+    struct error missing = {0};
+    if (store_vm_by_instance(r->vmm->config.store, instance, &row, &missing) == 0 ||
+        missing.code == ERR_VM_GONE)
+        return 1;
+    if (missing.code == ERR_VM_UNKNOWN)
+        return 0;
+    *err = missing;
+    return -1;
+}
+
+/* An inventory that knows none of the VMs that run is not theirs: it was lost, or another was put in
+ * its place. Undoing what it does not know would kill them all for that. */
+static int refuse_foreign_inventory(const struct recovery *r, struct error *err)
+{
+    unsigned strangers = 0;
+    for (size_t i = 0; i < r->instance_count; i++) {
+        const struct priv_instance *instance = &r->instances[i];
+        if (instance->state != PRIV_LAUNCHED || !instance->alive)
+            continue;
+        int known = is_known(r, instance->instance, err);
+        if (known != 0)
+            return known < 0 ? -1 : 0;
+        strangers++;
+    }
+    if (strangers == 0)
+        return 0;
+    return error_set(err, ERR_STORE, 0,
+                     "the inventory knows none of the %u VMs that run: it was lost or replaced. "
+                     "Restore a copy of motte.db; or end all VMs with `motted --purge`",
+                     strangers);
+}
+
 static void *worker(void *context)
 {
     struct recovery *r = context;
@@ -187,7 +223,7 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
 {
     cleanup(recovery_release) struct recovery r = {.vmm = vmm};
     if (store_vm_all(vmm->config.store, &r.rows, &r.row_count, err) < 0 ||
-        list_instances(&r, err) < 0)
+        list_instances(&r, err) < 0 || refuse_foreign_inventory(&r, err) < 0)
         return -1;
     pthread_t threads[WORKERS];
     size_t started = 0;

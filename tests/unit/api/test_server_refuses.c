@@ -51,6 +51,24 @@ Test(server_refuses, ambiguous_requests_and_closes)
         "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
         "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
         "0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length : 2\r\n\r\nab",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\nab",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n 0\r\n\r\nab",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\nab",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost: x\r\nX(y): z\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost: x\r\nX: y\r\n z\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost: x\r\nX: y\r\n\tz\r\nY: z\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost:\r\n x\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nConte: 2\r\n nt-Length\r\n\r\nab",
+        "GET /fast HTTP/1.1\nHost: x\r\n\r\n",
+        "GET /fast HTTP/1.1\rHost: x\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nX: y\rContent-Length: 2\r\n\r\nab",
+        "GET /fast HTTP/1.1\r\nHost: x\r\nX: \x01\r\n\r\n",
     };
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         cleanup_close int fd = http_connect_unix(fake.path);
@@ -70,13 +88,43 @@ Test(server_refuses, R10_a_target_with_a_nul_reaches_no_handler)
     cr_assert_neq(answer.status, 200, "%s", answer.body);
 }
 
+Test(server_refuses, R10_a_header_with_a_nul)
+{
+    static const char in_value[] = "GET /fast HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n",
+                      in_name[] = "GET /fast HTTP/1.1\r\nHost: x\r\nX\0: a\r\n\r\n";
+    const struct {
+        const char *text;
+        size_t len;
+    } requests[] = {{in_value, sizeof(in_value) - 1}, {in_name, sizeof(in_name) - 1}};
+    for (size_t i = 0; i < COUNT_OF(requests); i++) {
+        cleanup_close int fd = http_connect_unix(fake.path);
+        cr_assert_eq(fs_write_all(fd, requests[i].text, requests[i].len), 0);
+        struct http_answer answer cleanup(http_release) = http_read(fd);
+        cr_assert(answer.status == 400 || answer.status == 0, "%zu → %u", i, answer.status);
+    }
+}
+
+/* What others send and is right must pass the same eyes. */
+Test(server_refuses, no_header_that_is_odd_but_right)
+{
+    static const char *const good[] = {
+        "GET /fast HTTP/1.1\r\nHost:x\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost: x\r\nX:\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nHost: x\r\nX: \t y, \xe4 \t\r\nx-!#$%&'*+.^_`|~: \r\n\r\n",
+        "GET /fast HTTP/1.0\r\nConnection: close\r\n\r\n",
+        "GET /fast HTTP/1.1\r\nCookie: a=b; c=\"d\"\r\nHost: x\r\nX: y:z\r\n\r\n",
+    };
+    for (size_t i = 0; i < COUNT_OF(good); i++)
+        expect(0, good[i], 200, "root");
+}
+
 Test(server_refuses, targets_that_are_too_long)
 {
     char text[API_TARGET_MAX + 64];
     int at = snprintf(text, sizeof(text), "GET /");
     memset(text + at, 'a', API_TARGET_MAX);
     snprintf(text + at + API_TARGET_MAX, 32, " HTTP/1.1\r\nHost: x\r\n\r\n");
-    expect(0, text, 400, "2048");
+    expect(0, text, 414, "uri_too_long");
 }
 
 /* ---- routes and methods ---- */

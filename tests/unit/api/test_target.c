@@ -44,7 +44,7 @@ Test(api_target, takes_exactly_its_maximum)
     memset(raw, 'a', sizeof(raw));
     raw[0] = '/';
     raw[API_TARGET_MAX + 1] = '\0';
-    cr_assert_eq(parse(raw, &target), ERR_BAD_REQUEST);
+    cr_assert_eq(parse(raw, &target), ERR_TARGET_TOO_LONG);
     raw[API_TARGET_MAX] = '\0';
     cr_assert_eq(parse(raw, &target), ERR_NONE);
     cr_assert_eq(strlen(target.path), API_TARGET_MAX);

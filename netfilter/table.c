@@ -20,6 +20,12 @@ static int open_error(const struct netfilter_family *family, const char *name, i
             err, ERR_FIREWALL_TABLE, sys,
             "the kernel has no %s table %s of the legacy xtables, try `modprobe -a %s`",
             family->name, name, family->modules);
+    case ENOMEM:
+    case ENOBUFS:
+        return error_set(err, ERR_NO_MEMORY, sys, "reading the %s table %s", family->name, name);
+    case EMFILE:
+    case ENFILE:
+        return error_set(err, ERR_SYSTEM, sys, "reading the %s table %s", family->name, name);
     default:
         return error_set(err, ERR_FIREWALL_TABLE, sys, "reading the %s table %s", family->name,
                          name);

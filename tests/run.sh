@@ -4,7 +4,8 @@
 #   checks       formatting, lint, sizes, symbols, CI files, decisions
 #   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan
 #   firecracker  system tests on real Firecracker and KVM with the test guest; a kill -9 at every
-#                point of a spawn, a delete and a recovery
+#                point of a spawn, a delete and a recovery; each call of a spawn, an exec, a delete
+#                and a start fails (MOTTE_NTH_CALL=thorough: in every way, which takes hours)
 #   qemu         system tests on emulated QEMU with Linux
 #   nested       system tests in an emulated host: hardware-style KVM, Firecracker, Linux, cgroup v2
 #   all          all of them (the default)
@@ -114,11 +115,21 @@ checks() {
 
 system_tests() {
     MOTTE_BACKEND=$1 pytests "system-$1" tests/system --ignore=tests/system/test_kill_matrix.py \
-        --durations=10
+        --ignore=tests/system/test_nth_call.py --durations=10
 }
 
 kill_matrix() {
     MOTTE_BACKEND=firecracker pytests kill-matrix tests/system/test_kill_matrix.py --durations=0
+}
+
+# Two at once: they wait for their daemons most of the time.
+nth_call() {
+    local most=the_nth_call_of_a_spawn pid status
+    MOTTE_BACKEND=firecracker pytests nth-call tests/system/test_nth_call.py -s -k $most &
+    pid=$!
+    MOTTE_BACKEND=firecracker pytests nth-call-more tests/system/test_nth_call.py -s -k "not $most"
+    status=$?
+    wait $pid && return $status
 }
 
 make_guest() {
@@ -146,6 +157,8 @@ stage_unit() {
 stage_firecracker() {
     stage system-firecracker 300 system_tests firecracker
     stage kill-matrix 600 kill_matrix
+    stage nth-call 600 nth_call
+    grep -h ' injections ' "$results/nth-call.log" | sed 's/^\.*/    /'
 }
 
 stage_qemu() {

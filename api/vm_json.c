@@ -56,6 +56,10 @@ static int add_stored(cJSON *json, const char *name, const char *text, cJSON *em
         cJSON_Delete(empty);
     else
         value = empty;
+    if (err.code == ERR_NO_MEMORY) {
+        cJSON_Delete(empty);
+        return -1;
+    }
     return value != NULL ? json_add(json, name, value) : -1;
 }
 

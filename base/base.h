@@ -107,6 +107,10 @@ int error_set(struct error *err, enum error_code code, int sys, const char *fmt,
 /* Put context in front of a set error: "fmt: old message". Returns -1. */
 int error_wrap(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Did this program, or its host, lack something (memory, descriptors, room)? Then the error says
+ * nothing about what was asked for. */
+bool error_is_shortage(const struct error *err);
+
 /* "vm_not_found" for ERR_VM_UNKNOWN; "none" for ERR_NONE; never NULL. */
 const char *error_code_name(enum error_code code);
 

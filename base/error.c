@@ -2,6 +2,7 @@
 #include "base/base.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 
 int error_set(struct error *err, enum error_code code, int sys, const char *fmt, ...)
@@ -34,6 +35,15 @@ int error_wrap(struct error *err, const char *fmt, ...)
     joined[sizeof(err->msg) - 1] = '\0';
     memcpy(err->msg, joined, sizeof(err->msg));
     return -1;
+}
+
+bool error_is_shortage(const struct error *err)
+{
+    static const int lacking[] = {EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOLCK, ENOSPC, EDQUOT};
+    for (size_t i = 0; i < COUNT_OF(lacking); i++)
+        if (err->sys == lacking[i])
+            return true;
+    return err->code == ERR_NO_MEMORY || err->code == ERR_STORE_FULL;
 }
 
 const char *error_code_name(enum error_code code)

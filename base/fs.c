@@ -148,9 +148,18 @@ static int remove_below(int dirfd, dev_t device, int depth)
         return -1;
     }
     int result = 0;
-    for (struct dirent *entry; result == 0 && (entry = readdir(dir)) != NULL;)
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (entry == NULL && errno != 0)
+            result = -1;
+        if (entry == NULL)
+            break;
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             result = remove_entry(dirfd, entry->d_name, device, depth);
+        if (result < 0)
+            break;
+    }
     int saved = errno;
     closedir(dir);
     errno = saved;

@@ -20,6 +20,12 @@ static int open_error(const struct netfilter_family *family, const char *name, i
             err, ERR_FIREWALL_TABLE, sys,
             "the kernel has no %s table %s of the legacy xtables, try `modprobe -a %s`",
             family->name, name, family->modules);
+    case ENOMEM:
+    case ENOBUFS:
+        return error_set(err, ERR_NO_MEMORY, sys, "reading the %s table %s", family->name, name);
+    case EMFILE:
+    case ENFILE:
+        return error_set(err, ERR_SYSTEM, sys, "reading the %s table %s", family->name, name);
     default:
         return error_set(err, ERR_FIREWALL_TABLE, sys, "reading the %s table %s", family->name,
                          name);
@@ -33,15 +39,53 @@ static int edit_error(const struct netfilter_table *table, const char *what, str
                      table->name, what, table->family->ops->strerror(sys));
 }
 
-int netfilter_table_open(const struct netfilter_family *family, const char *name,
-                         struct netfilter_table *ret, struct error *err)
+/* As many as the kernel counts: every chain has its end, ours and others' have a head, the table
+ * has an end of its own. */
+static size_t count_entries(const struct netfilter_family *family, struct xtc_handle *handle)
 {
+    const struct xtc_ops *ops = family->ops;
+    size_t count = 1;
+    for (const char *chain = ops->first_chain(handle); chain != NULL;
+         chain = ops->next_chain(handle)) {
+        count += ops->builtin(chain, handle) ? 1 : 2;
+        for (const void *entry = family->first(chain, handle); entry != NULL;
+             entry = family->next(entry, handle))
+            count++;
+    }
+    return count;
+}
+
+/* 1: read; 0: not whole; -1 failed. When memory ends while libiptc takes a table apart it leaves
+ * out the rest and says nothing, and a commit would take that away from the kernel, rules of other
+ * programs with it. */
+static int read_once(const struct netfilter_family *family, const char *name,
+                     struct netfilter_table *ret, struct error *err)
+{
+    struct netfilter_size size;
     errno = 0;
     struct xtc_handle *handle = family->ops->init(name);
     if (handle == NULL)
-        return open_error(family, name, errno, err);
+        return open_error(family, name, abs(errno), err); /* libiptc: errno = -ENOMEM */
     *ret = (struct netfilter_table){.family = family, .name = name, .handle = handle};
-    return 0;
+    int asked = netfilter_size(family, name, &size);
+    if (asked == 0 && count_entries(family, handle) == size.rules)
+        return 1;
+    int sys = errno;
+    netfilter_table_close(ret);
+    return asked == 0 ? 0 : open_error(family, name, sys, err);
+}
+
+int netfilter_table_open(const struct netfilter_family *family, const char *name,
+                         struct netfilter_table *ret, struct error *err)
+{
+    enum { TRIES = 5 }; /* another program's commit between the two looks is no want of memory */
+    for (int i = 0; i < TRIES; i++) {
+        int whole = read_once(family, name, ret, err);
+        if (whole != 0)
+            return whole > 0 ? 0 : -1;
+    }
+    return error_set(err, ERR_NO_MEMORY, 0, "the %s table %s could not be read whole", family->name,
+                     name);
 }
 
 void netfilter_table_close(struct netfilter_table *table)

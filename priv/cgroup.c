@@ -194,18 +194,27 @@ static bool is_not(void *context, pid_t pid)
     return false;
 }
 
-static bool holds_at(const struct priv_cgroups *cgroups, size_t at, const char *instance, pid_t pid)
+/* 1, 0, or -1 with errno. */
+static int holds_at(const struct priv_cgroups *cgroups, size_t at, const char *instance, pid_t pid)
 {
     pid_t wanted = pid;
-    return each_process(cgroups, at, instance, is_not, &wanted) == 0 && wanted == 0;
+    if (each_process(cgroups, at, instance, is_not, &wanted) < 0)
+        return -1;
+    return wanted == 0 ? 1 : 0;
 }
 
-bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid)
+int priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                      struct error *err)
 {
-    for (size_t i = 0; i < cgroups->count; i++)
-        if (!holds_at(cgroups, i, instance, pid))
-            return false;
-    return true;
+    for (size_t i = 0; i < cgroups->count; i++) {
+        int holds = holds_at(cgroups, i, instance, pid);
+        if (holds == 0 || (holds < 0 && (errno == ENOENT || errno == ENODEV)))
+            return error_set(err, ERR_CGROUP, 0, "process %d is not in the cgroup of %s", pid,
+                             instance);
+        if (holds < 0)
+            return error_set(err, ERR_CGROUP, errno, "reading the cgroup of %s", instance);
+    }
+    return 0;
 }
 
 int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
@@ -258,7 +267,7 @@ static bool kill_one(void *context, pid_t pid)
 {
     const struct victim *victim = context;
     cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (pidfd >= 0 && holds_at(victim->cgroups, victim->at, victim->instance, pid))
+    if (pidfd >= 0 && holds_at(victim->cgroups, victim->at, victim->instance, pid) == 1)
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
     return true;
 }

@@ -9,10 +9,7 @@ int priv_line_cgroup_member(struct priv_look *look, int what, struct priv_line *
     const struct priv_record *record = &look->slot->record;
     (void)what;
     (void)ret;
-    if (priv_cgroup_holds(&look->server->cgroups, record->instance, record->pid))
-        return 0;
-    return error_set(err, ERR_CGROUP, 0, "process %d is not in the cgroup of %s", record->pid,
-                     record->instance);
+    return priv_cgroup_holds(&look->server->cgroups, record->instance, record->pid, err);
 }
 
 static int64_t usage(const struct priv_look *look, enum priv_limit limit)

@@ -16,18 +16,18 @@ struct view {
 
 /* Threads that the kernel makes for itself in the VMM's process (KVM's page recovery, io_uring)
  * never run code of the VMM. */
-static bool kernel_worker(int task)
+static int kernel_worker(int task)
 {
     enum { FLAGS = 9, AFTER_NAME = 3, PF_IO_WORKER = 0x10, PF_USER_WORKER = 0x4000 };
     char text[1024];
     if (fs_read_at(task, "stat", text, sizeof(text)) < 0)
-        return false;
+        return -1;
     char *at = strrchr(text, ')');
     for (int field = AFTER_NAME - 1; at != NULL && field < FLAGS; field++) {
         at = strchr(at, ' ');
         at = at == NULL ? NULL : at + 1;
     }
-    return at != NULL && (strtoul(at, NULL, 10) & (PF_IO_WORKER | PF_USER_WORKER)) != 0;
+    return at != NULL && (strtoul(at, NULL, 10) & (PF_IO_WORKER | PF_USER_WORKER)) != 0 ? 1 : 0;
 }
 
 static int look_seccomp(const struct view *view, const char *status, const char *task,
@@ -93,11 +93,13 @@ static int look_at(const struct view *view, int tasks, const char *name, struct 
     };
     char status[PRIV_CHECK_TEXT_MAX];
     cleanup_close int task = openat(tasks, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (task < 0 || fs_read_at(task, "status", status, sizeof(status)) < 0)
+    int worker = -1;
+    if (task < 0 || fs_read_at(task, "status", status, sizeof(status)) < 0 ||
+        (worker = kernel_worker(task)) < 0)
         return errno == ENOENT || errno == ESRCH
                    ? 0
                    : error_set(err, ERR_GUARD, errno, "reading the status of thread %s", name);
-    if (kernel_worker(task))
+    if (worker == 1)
         return 0;
     return looks[view->guard](view, status, name, err) < 0 ? -1 : 1;
 }
@@ -105,7 +107,13 @@ static int look_at(const struct view *view, int tasks, const char *name, struct 
 static int look_at_all(const struct view *view, DIR *dir, struct error *err)
 {
     int seen = 0, count = 0;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (entry == NULL && errno != 0) /* what was not seen may lack its guards */
+            return error_set(err, ERR_GUARD, errno, "reading the threads of the VMM");
+        if (entry == NULL)
+            break;
         if (entry->d_name[0] == '.')
             continue;
         if (++count > THREADS_MAX)

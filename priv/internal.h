@@ -78,6 +78,8 @@ int priv_record_sweep(int dirfd, struct error *err);
 /* Calls `each` for every name in a directory that is an instance id. */
 typedef int priv_name_handler(void *context, const char *instance, struct error *err);
 int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err);
+/* For each record when the root half starts: it becomes a slot, alive or dead; adopt.c. */
+priv_name_handler priv_adopt;
 
 /* ---- cgroups --------------------------------------------------------------------------------- */
 
@@ -132,7 +134,9 @@ int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance,
 /* A VM of an earlier run gets this run's io limits: they are the operator's, not its shape's. */
 int priv_cgroup_adopt(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
                       struct error *err);
-bool priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid);
+/* -1 with err->sys 0: it does not. */
+int priv_cgroup_holds(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
+                      struct error *err);
 /* Of hierarchy `at` (version 2: 0). Caller closes; -1 with errno. */
 int priv_cgroup_directory(const struct priv_cgroups *cgroups, size_t at, const char *instance);
 void priv_cgroup_usage(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,

@@ -145,8 +145,8 @@ static int run_child(struct priv_server *server, struct priv_instance_slot *slot
         return -1;
     cleanup_close_func(&child->sync);
     child->sync = -1;
-    if (register_child(server, slot, err) == 0)
-        (void)!send(ours, "g", 1, MSG_NOSIGNAL); /* if it has failed already it has told why */
+    if (register_child(server, slot, err) == 0 && send(ours, "g", 1, MSG_NOSIGNAL) != 1)
+        error_set(err, ERR_LAUNCH, errno, "telling the VMM's process to go on");
     return await_exec(ours, err);
 }
 

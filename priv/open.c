@@ -54,10 +54,12 @@ static int jail_root(const struct priv_instance_slot *slot, struct error *err)
         return fcntl(slot->root, F_DUPFD_CLOEXEC, 3);
     snprintf(path, sizeof(path), "/proc/%d/root", slot->record.pid);
     int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root >= 0 && !priv_pidfd_ended(slot->pidfd))
-        return root;
-    cleanup_close_func(&root);
-    return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended");
+    int error = root >= 0 ? 0 : errno;
+    if (priv_pidfd_ended(slot->pidfd)) {
+        cleanup_close_func(&root);
+        return error_set(err, ERR_VMM_EXITED, 0, "the VMM has ended");
+    }
+    return root >= 0 ? root : error_set(err, ERR_SYSTEM, error, "opening %s", path);
 }
 
 /* One line of /proc/PID/net/unix: number, references, protocol, flags, type, state, inode, path. */
@@ -162,8 +164,9 @@ static int reopen_console(const struct priv_instance_slot *slot, struct error *e
     struct stat st;
     snprintf(path, sizeof(path), "/proc/%d/fd/1", slot->record.pid);
     cleanup_close int there = open(path, O_PATH | O_CLOEXEC);
-    if (there < 0 || fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) ||
-        priv_pidfd_ended(slot->pidfd))
+    if (there < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "opening the VMM's console");
+    if (fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) || priv_pidfd_ended(slot->pidfd))
         return error_set(err, ERR_HYPERVISOR, 0, "the VMM's console is gone");
     snprintf(path, sizeof(path), "/proc/self/fd/%d", there);
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -179,8 +182,9 @@ static int reopen_log(const struct priv_instance_slot *slot, struct error *err)
     if (root < 0)
         return -1;
     cleanup_close int there = fs_open_beneath(root, PRIV_LOG, O_PATH | O_NOFOLLOW, 0);
-    if (there < 0 || fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) ||
-        st.st_uid != slot->record.uid)
+    if (there < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "opening the VMM's log");
+    if (fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) || st.st_uid != slot->record.uid)
         return error_set(err, ERR_HYPERVISOR, 0, "the VMM's log is gone");
     snprintf(path, sizeof(path), "/proc/self/fd/%d", there);
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);

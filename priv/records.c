@@ -35,6 +35,8 @@ int priv_record_read(int dirfd, const char *instance, struct priv_record *ret, s
         return error_set(err, ERR_SYSTEM, errno, "opening the record of instance %s", instance);
     char extra;
     ssize_t n = read(fd, &record, sizeof(record));
+    if (n < 0)
+        return error_set(err, ERR_SYSTEM, errno, "reading the record of instance %s", instance);
     if (n != (ssize_t)sizeof(record) || read(fd, &extra, 1) != 0 ||
         memcmp(record.magic, magic, sizeof(magic)) != 0 || record.size != sizeof(record) ||
         !id_instance_valid(record.instance) || strcmp(record.instance, instance) != 0 ||
@@ -65,18 +67,28 @@ static DIR *open_again(int dirfd, struct error *err)
     return NULL;
 }
 
+/* The next entry; NULL at the end, and with an error before it: what was not seen may be a VM's. */
+static const struct dirent *next_entry(DIR *dir, struct error *err)
+{
+    errno = 0;
+    const struct dirent *entry = readdir(dir);
+    if (entry == NULL && errno != 0)
+        error_set(err, ERR_SYSTEM, errno, "reading a directory of instances");
+    return entry;
+}
+
 int priv_record_sweep(int dirfd, struct error *err)
 {
     DIR *dir = open_again(dirfd, err);
     if (dir == NULL)
         return -1;
-    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+    for (const struct dirent *entry; (entry = next_entry(dir, err)) != NULL;) {
         size_t len = strlen(entry->d_name), suffix = strlen(unfinished);
         if (len > suffix && strcmp(entry->d_name + len - suffix, unfinished) == 0)
             unlinkat(dirfd, entry->d_name, 0);
     }
     closedir(dir);
-    return 0;
+    return err->code == ERR_NONE ? 0 : -1;
 }
 
 int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct error *err)
@@ -85,9 +97,9 @@ int priv_each_name(int dirfd, priv_name_handler *each, void *context, struct err
     if (dir == NULL)
         return -1;
     int result = 0;
-    for (struct dirent *entry; result == 0 && (entry = readdir(dir)) != NULL;)
+    for (const struct dirent *entry; result == 0 && (entry = next_entry(dir, err)) != NULL;)
         if (id_instance_valid(entry->d_name))
             result = each(context, entry->d_name, err);
     closedir(dir);
-    return result;
+    return err->code == ERR_NONE ? result : -1;
 }

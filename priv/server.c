@@ -7,7 +7,6 @@
 #include <stdarg.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 enum { FIREWALL_PROBE_MS = 1000, FIREWALL_CHECK_MS = 60000 };
 
@@ -124,49 +123,6 @@ static int open_guards(struct priv_server *server, struct error *err)
     return 0;
 }
 
-/* Identity first, then the rest: a process with this pid, start time and boot is the one that was
- * launched and may be killed; only one that also has its uid, namespace and cgroup is alive. */
-static void match_process(struct priv_server *server, struct priv_instance_slot *slot)
-{
-    struct priv_record *record = &slot->record;
-    struct error ignored = {0};
-    uint64_t start = 0, netns = 0;
-    char path[32], status[8192];
-    if (record->pid <= 0 || strcmp(record->boot_id, server->boot_id) != 0)
-        return;
-    cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
-    if (pidfd < 0 || priv_proc_start(record->pid, &start, &ignored) < 0 ||
-        start != record->start_time || priv_pidfd_ended(pidfd))
-        return;
-    priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
-    snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
-    slot->matches = fs_read_at(AT_FDCWD, path, status, sizeof(status)) >= 0 &&
-                    priv_proc_ids_are(status, "Uid", record->uid) &&
-                    priv_proc_namespace(record->pid, "net", &netns, &ignored) == 0 &&
-                    netns == record->netns &&
-                    priv_cgroup_holds(&server->cgroups, record->instance, record->pid) &&
-                    !priv_pidfd_ended(pidfd);
-    slot->pidfd = TAKE_FD(pidfd);
-}
-
-static int read_record(void *context, const char *instance, struct error *err)
-{
-    struct priv_server *server = context;
-    struct priv_record record;
-    struct error damaged = {0};
-    if (priv_record_read(server->records, instance, &record, &damaged) < 0)
-        return priv_undo(server, NULL, instance, NULL, err);
-    struct priv_instance_slot *slot = priv_slot_adopt(server, &record, err);
-    if (slot == NULL)
-        return -1;
-    if (server->firewall != NULL && priv_firewall_adopt(server->firewall, &record, err) < 0)
-        return -1;
-    match_process(server, slot);
-    if (slot->record.state != PRIV_LAUNCHED || !slot->matches)
-        slot->record.state = PRIV_DEAD;
-    return 0;
-}
-
 /* Names are unlinked as soon as the disk is mounted: what is left is of a launch that was cut off.
  */
 static int remove_scratch(void *context, const char *instance, struct error *err)
@@ -218,7 +174,7 @@ static int open_all(struct priv_server *server, struct error *err)
         priv_range_check(server->config.uid_base, server->config.uid_count, err) < 0 ||
         open_directories(server, err) < 0 || open_hypervisor(server, err) < 0 ||
         open_guards(server, err) < 0 || priv_record_sweep(server->records, err) < 0 ||
-        priv_each_name(server->records, read_record, server, err) < 0 ||
+        priv_each_name(server->records, priv_adopt, server, err) < 0 ||
         (server->firewall != NULL && priv_firewall_settle(server->firewall, err) < 0))
         return -1;
     return priv_each_name(server->scratch, remove_scratch, server, err);

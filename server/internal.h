@@ -110,6 +110,7 @@ struct server_request {
     struct api_request api;
     struct buf body;
     size_t dropped; /* bytes of a body beyond the limit, read only to answer */
+    bool no_memory; /* that is why */
     struct api_response response;
 };
 

@@ -169,6 +169,7 @@ static enum MHD_Result take_body(struct server_request *request, const char *dat
         *size = 0;
         return MHD_YES;
     }
+    request->no_memory = request->no_memory || *size <= request->body.max - request->body.len;
     request->dropped += *size;
     *size = 0;
     return request->dropped <= DROPPED_MAX ? MHD_YES : MHD_NO;
@@ -253,8 +254,11 @@ static enum MHD_Result dispatch(struct server_request *request)
 {
     struct error err = {0};
     if (request->dropped > 0) {
-        error_set(&err, ERR_BODY_TOO_LARGE, 0, "the body has more than %zu bytes",
-                  request->body.max);
+        if (request->no_memory)
+            error_set(&err, ERR_NO_MEMORY, 0, "out of memory for the body");
+        else
+            error_set(&err, ERR_BODY_TOO_LARGE, 0, "the body has more than %zu bytes",
+                      request->body.max);
         request->response.close = true;
         set_problem(request, &err);
         return answer(request);

@@ -127,8 +127,10 @@ int store_bind_number(sqlite3_stmt *statement, int index, int64_t number, struct
     return rc == SQLITE_OK ? 0 : store_fail(sqlite3_db_handle(statement), rc, "binding", err);
 }
 
+/* A rollback needs memory too: one that failed is made up for here. */
 int store_begin(sqlite3 *db, struct error *err)
 {
+    store_rollback(db);
     int rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
     return rc == SQLITE_OK ? 0 : store_fail(db, rc, "beginning", err);
 }

@@ -3,8 +3,10 @@
 #
 #   checks       formatting, lint, sizes, symbols, CI files, decisions
 #   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan
-#   firecracker  system tests on real Firecracker and KVM with the test guest; random sequences
-#                against a model, a soak; a kill -9 at every point of a spawn, a delete and a recovery
+#   firecracker  system tests on real Firecracker and KVM with the test guest, again under
+#                AddressSanitizer and UBSan; random sequences against a model, a soak; a kill -9 at
+#                every point of a spawn, a delete and a recovery; each call of a spawn, an exec, a
+#                delete and a start fails (MOTTE_NTH_CALL=thorough: in every way, which takes hours)
 #   qemu         system tests on emulated QEMU with Linux
 #   nested       system tests in an emulated host: hardware-style KVM, Firecracker, Linux, cgroup v2
 #   all          all of them (the default)
@@ -118,7 +120,8 @@ system_tests() {
     shift
     MOTTE_BACKEND=$backend pytests "system-$backend" tests/system \
         --ignore=tests/system/test_kill_matrix.py --ignore=tests/system/test_model.py \
-        --ignore=tests/system/test_soak.py --durations=10 "$@"
+        --ignore=tests/system/test_soak.py --ignore=tests/system/test_nth_call.py \
+        --durations=10 "$@"
 }
 
 # A sanitizer's build has no filter of the front's own, and is slower than what it is attacked with.
@@ -139,6 +142,10 @@ sequences() {
 kill_matrix() {
     MOTTE_BACKEND=firecracker pytests kill-matrix -n "$jobs" tests/system/test_kill_matrix.py \
         --durations=0
+}
+
+nth_call() {
+    MOTTE_BACKEND=firecracker pytests nth-call -n "$jobs" tests/system/test_nth_call.py --durations=0
 }
 
 make_guest() {
@@ -168,6 +175,7 @@ stage_firecracker() {
     stage build-asan 300 compile asan && stage system-asan 600 system_asan
     stage sequences 300 sequences
     stage kill-matrix 600 kill_matrix
+    stage nth-call 600 nth_call
 }
 
 stage_qemu() {

@@ -25,6 +25,27 @@ static curl_socket_t on_open(void *context, curlsocktype purpose, struct curl_so
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+/* Options are copied, for which there may be no memory: without its path the library would go to a
+ * TCP port instead. */
+static CURLcode set_up(struct vmm_firecracker_api *api, int socket)
+{
+    CURL *curl = api->curl;
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", socket);
+    CURLcode code = curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    if (code == CURLE_OK)
+        code = curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
+    if (code == CURLE_OK)
+        code = curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, "PUT");
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_open);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, api->headers);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_reply);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &api->reply);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)VMM_API_TIMEOUT_MS);
+    return code;
+}
+
 struct vmm_firecracker_api *vmm_firecracker_api_new(int socket, struct error *err)
 {
     struct vmm_firecracker_api *api = calloc(1, sizeof(*api));
@@ -38,17 +59,11 @@ struct vmm_firecracker_api *vmm_firecracker_api_new(int socket, struct error *er
         error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
         return NULL;
     }
-    char path[32];
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", socket);
-    curl_easy_setopt(api->curl, CURLOPT_UNIX_SOCKET_PATH, path);
-    curl_easy_setopt(api->curl, CURLOPT_OPENSOCKETFUNCTION, on_open);
-    curl_easy_setopt(api->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(api->curl, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(api->curl, CURLOPT_CUSTOMREQUEST, "PUT");
-    curl_easy_setopt(api->curl, CURLOPT_HTTPHEADER, api->headers);
-    curl_easy_setopt(api->curl, CURLOPT_WRITEFUNCTION, on_reply);
-    curl_easy_setopt(api->curl, CURLOPT_WRITEDATA, &api->reply);
-    curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, (long)VMM_API_TIMEOUT_MS);
+    if (set_up(api, socket) != CURLE_OK) {
+        vmm_firecracker_api_free(api);
+        error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
+        return NULL;
+    }
     return api;
 }
 
@@ -84,10 +99,13 @@ int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, c
     char url[64];
     snprintf(url, sizeof(url), "http://localhost%s", path);
     api->reply.len = 0;
-    curl_easy_setopt(api->curl, CURLOPT_URL, url);
     curl_easy_setopt(api->curl, CURLOPT_POSTFIELDSIZE, (long)strlen(text));
     curl_easy_setopt(api->curl, CURLOPT_POSTFIELDS, text);
-    CURLcode code = curl_easy_perform(api->curl);
+    CURLcode code = curl_easy_setopt(api->curl, CURLOPT_URL, url);
+    if (code == CURLE_OK) /* else it has the last one's */
+        code = curl_easy_perform(api->curl);
+    if (code == CURLE_OUT_OF_MEMORY)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
     if (code != CURLE_OK)
         return error_set(err, ERR_HYPERVISOR, 0, "Firecracker did not answer PUT %s: %s", path,
                          curl_easy_strerror(code));

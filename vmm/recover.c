@@ -2,7 +2,9 @@
  */
 #include "vmm/internal.h"
 
+#include <errno.h>
 #include <stdatomic.h>
+#include <time.h>
 
 enum { WORKERS = 16, HELLO_MS = 5000 };
 
@@ -14,6 +16,8 @@ struct recovery {
     size_t instance_count;
     atomic_size_t next; /* index into rows, then instances */
     atomic_uint adopted, undone, lost, failed;
+    pthread_mutex_t lock; /* guards the next */
+    struct error unknown; /* of a VM that may be well, but could not be looked at */
 };
 
 static const struct priv_instance *find_instance(const struct recovery *r, const char *id)
@@ -32,13 +36,17 @@ static bool has_row(const struct recovery *r, const char *instance)
     return false;
 }
 
-/* One that was started before VMMs had a log of their own has none. */
-static int open_log(struct vmm *vmm, const char *instance)
+/* One that was started before VMMs had a log of their own has none: *ret is then -1. */
+static int open_log(struct vmm *vmm, const char *instance, int *ret, struct error *err)
 {
-    struct error ignored = {0};
-    return vmm->hypervisor->has_log
-               ? priv_open(vmm->config.priv, instance, PRIV_SOCKET_LOG, 0, &ignored)
+    struct error failed = {0};
+    *ret = vmm->hypervisor->has_log
+               ? priv_open(vmm->config.priv, instance, PRIV_SOCKET_LOG, 0, &failed)
                : -1;
+    if (!error_is_shortage(&failed))
+        return 0;
+    *err = failed;
+    return -1;
 }
 
 static int reattach(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
@@ -47,11 +55,11 @@ static int reattach(struct vmm *vmm, struct vmm_machine *machine, struct error *
     cleanup_close int pidfd = priv_open(priv, machine->instance, PRIV_SOCKET_PIDFD, 0, err);
     if (pidfd < 0)
         return -1;
-    int console = priv_open(priv, machine->instance, PRIV_SOCKET_CONSOLE, 0, err);
-    if (console < 0)
+    cleanup_close int console = priv_open(priv, machine->instance, PRIV_SOCKET_CONSOLE, 0, err);
+    int log = -1;
+    if (console < 0 || open_log(vmm, machine->instance, &log, err) < 0)
         return -1;
-    return vmm_machine_attach(vmm, machine, TAKE_FD(pidfd), console,
-                              open_log(vmm, machine->instance), err);
+    return vmm_machine_attach(vmm, machine, TAKE_FD(pidfd), TAKE_FD(console), log, err);
 }
 
 /* Descriptors anew, every guard read back, and the agent must answer under the right name. */
@@ -82,8 +90,9 @@ static const char *why_not(const struct vmm_machine *machine, const struct error
     return guest ? "unresponsive" : "daemon_restart";
 }
 
-static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_instance *instance,
-                 const char **ret_why_not, struct error *err)
+static int try_adopt(struct vmm *vmm, const struct store_vm *row,
+                     const struct priv_instance *instance, const char **ret_why_not,
+                     struct error *err)
 {
     *ret_why_not = "daemon_restart";
     struct vmm_machine *machine = vmm_machine_new(vmm, row->instance, err);
@@ -100,6 +109,33 @@ static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_
     }
     vmm_machine_unref(vmm, machine);
     return result;
+}
+
+/* What may pass is tried again: a VM is not given up for our want of a descriptor, or one read that
+ * failed. */
+static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_instance *instance,
+                 const char **ret_why_not, struct error *err)
+{
+    enum { TRIES = 3 };
+    const struct timespec pause = {.tv_nsec = 100000000};
+    for (int i = 1; try_adopt(vmm, row, instance, ret_why_not, err) < 0; i++) {
+        if (i == TRIES || !(error_is_shortage(err) || err->sys == EIO))
+            return -1;
+        *err = (struct error){0};
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+/* It runs on, and the next start looks again. */
+static void leave_row(struct recovery *r, const struct store_vm *row, const struct error *err)
+{
+    pthread_mutex_lock(&r->lock);
+    if (r->unknown.code == ERR_NONE) {
+        r->unknown = *err;
+        error_wrap(&r->unknown, "VM %s runs, and cannot be adopted now", row->id);
+    }
+    pthread_mutex_unlock(&r->lock);
 }
 
 static void end_row(struct recovery *r, const struct store_vm *row, enum store_state state,
@@ -129,10 +165,12 @@ static void recover_row(struct recovery *r, const struct store_vm *row)
         end_row(r, row, STORE_EXITED, "deleted", "");
     else if (instance == NULL || instance->state != PRIV_LAUNCHED || !instance->alive)
         end_row(r, row, STORE_LOST, "vmm_exit", "the VMM ended while motted was away");
-    else if (adopt(r->vmm, row, instance, &reason, &err) < 0)
-        end_row(r, row, STORE_LOST, reason, err.msg);
-    else
+    else if (adopt(r->vmm, row, instance, &reason, &err) == 0)
         atomic_fetch_add(&r->adopted, 1);
+    else if (error_is_shortage(&err))
+        leave_row(r, row, &err);
+    else
+        end_row(r, row, STORE_LOST, reason, err.msg);
 }
 
 static void recover_instance(struct recovery *r, const struct priv_instance *instance)
@@ -217,11 +255,12 @@ static void recovery_release(struct recovery *r)
 {
     free(r->rows);
     free(r->instances);
+    pthread_mutex_destroy(&r->lock);
 }
 
 int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
 {
-    cleanup(recovery_release) struct recovery r = {.vmm = vmm};
+    cleanup(recovery_release) struct recovery r = {.vmm = vmm, .lock = PTHREAD_MUTEX_INITIALIZER};
     if (store_vm_all(vmm->config.store, &r.rows, &r.row_count, err) < 0 ||
         list_instances(&r, err) < 0 || refuse_foreign_inventory(&r, err) < 0)
         return -1;
@@ -233,6 +272,10 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
     worker(&r); /* this thread helps, so that no thread at all is not a failure */
     while (started > 0)
         pthread_join(threads[--started], NULL);
+    if (r.unknown.code != ERR_NONE) {
+        *err = r.unknown;
+        return -1;
+    }
     if (r.failed > 0)
         return error_set(err, ERR_INTERNAL, 0,
                          "%u VMs could not be cleaned up; `motted leftovers` lists them", r.failed);

@@ -195,21 +195,28 @@ static int put_json(cJSON *json, char *out, size_t size, struct error *err)
     return 0;
 }
 
-static int describe(struct vmm_spawning *spawn, struct error *err)
+static int add_steps(cJSON *steps, const struct vmm_spawning *spawn)
 {
-    cleanup_json cJSON *steps = cJSON_CreateArray(), *guest = cJSON_CreateObject();
     for (size_t i = 0; i < VMM_STEPS - 1; i++) {
         cJSON *step = cJSON_CreateObject();
         if (!cJSON_AddItemToArray(steps, step)) {
             cJSON_Delete(step);
-            return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a VM's details");
+            return -1;
         }
-        json_add_string(step, "name", vmm_steps[i].name);
-        json_add_number(step, "ms", (double)spawn->step_us[i] / 1000.0);
+        if (json_add_string(step, "name", vmm_steps[i].name) < 0 ||
+            json_add_number(step, "ms", (double)spawn->step_us[i] / 1000.0) < 0)
+            return -1;
     }
-    json_add_string(guest, "agent", spawn->hello.agent);
-    json_add_string(guest, "kernel", spawn->hello.kernel);
-    json_add_number(guest, "boot_ms", (double)spawn->hello.boot_ms);
+    return 0;
+}
+
+static int describe(struct vmm_spawning *spawn, struct error *err)
+{
+    cleanup_json cJSON *steps = cJSON_CreateArray(), *guest = cJSON_CreateObject();
+    if (add_steps(steps, spawn) < 0 || json_add_string(guest, "agent", spawn->hello.agent) < 0 ||
+        json_add_string(guest, "kernel", spawn->hello.kernel) < 0 ||
+        json_add_number(guest, "boot_ms", (double)spawn->hello.boot_ms) < 0)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a VM's details");
     if (put_json(steps, spawn->row.steps, sizeof(spawn->row.steps), err) < 0)
         return -1;
     return put_json(guest, spawn->row.guest, sizeof(spawn->row.guest), err);

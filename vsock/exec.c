@@ -96,9 +96,9 @@ static int take_exit(struct exec_run *run, const cJSON *message, struct error *e
                 (fields.code >= 0) != (fields.signal > 0);
     free(fields.op);
     if (!ours)
-        return error_set(
-            err, ERR_GUEST_PROTOCOL, 0,
-            "the guest broke the protocol: its word on how the command ended is wrong");
+        return vsock_blame(
+            &inner, "the guest broke the protocol: its word on how the command ended is wrong",
+            err);
     run->result->exit_code = (int)fields.code;
     run->result->exit_signal = (int)fields.signal;
     run->result->timed_out = fields.timed_out;

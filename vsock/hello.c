@@ -39,7 +39,7 @@ static int hello_check(const cJSON *message, const struct json_field *table, siz
     cleanup(fields_release) struct hello_fields fields = {0};
     struct error inner = {0};
     if (json_decode(message, table, count, &fields, &inner))
-        return error_set(err, ERR_GUEST_PROTOCOL, 0, "the guest's hello is wrong: %s", inner.msg);
+        return vsock_blame(&inner, "the guest's hello is wrong", err);
     if (fields.op && strcmp(fields.op, "hello") != 0)
         return error_set(err, ERR_GUEST_PROTOCOL, 0, "the guest's first message is no hello");
     if (fields.protocol != WIRE_PROTOCOL)

@@ -57,6 +57,9 @@ int vsock_mark_take(struct vsock_conn *conn, const uint8_t mark[static VSOCK_MAR
 int vsock_message_queue(struct vsock_conn *conn, const cJSON *json, struct error *err);
 /* The object in a control frame. Caller frees. */
 int vsock_message_parse(const struct vsock_frame *frame, cJSON **ret, struct error *err);
+/* For a message that could not be read (`inner`; nothing set: it was, and is wrong): ERR_NO_MEMORY
+ * if that was our want, else ERR_GUEST_PROTOCOL with `what` in front. Returns -1. */
+int vsock_blame(const struct error *inner, const char *what, struct error *err);
 /* "id" of a message; 0 if there is none that is a whole number ≥ 1. */
 uint64_t vsock_message_id(const cJSON *message);
 /* {"ok":true} → 0; {"ok":false} → ERR_GUEST_REFUSED with the agent's words, made harmless. */

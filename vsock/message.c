@@ -11,6 +11,15 @@ int vsock_message_queue(struct vsock_conn *conn, const cJSON *json, struct error
     return vsock_conn_queue(conn, WIRE_CONTROL, text, strlen(text), err);
 }
 
+int vsock_blame(const struct error *inner, const char *what, struct error *err)
+{
+    if (inner->code != ERR_NO_MEMORY)
+        return error_set(err, ERR_GUEST_PROTOCOL, 0, "%s%s%s", what,
+                         inner->code == ERR_NONE ? "" : ": ", inner->msg);
+    *err = *inner;
+    return -1;
+}
+
 int vsock_message_parse(const struct vsock_frame *frame, cJSON **ret, struct error *err)
 {
     if (frame->kind != WIRE_CONTROL)
@@ -19,7 +28,7 @@ int vsock_message_parse(const struct vsock_frame *frame, cJSON **ret, struct err
     cleanup_json cJSON *json = NULL;
     struct error inner = {0};
     if (json_parse((const char *)frame->data, frame->len, &json, &inner))
-        return error_set(err, ERR_GUEST_PROTOCOL, 0, "the guest broke the protocol: %s", inner.msg);
+        return vsock_blame(&inner, "the guest broke the protocol", err);
     if (!cJSON_IsObject(json))
         return error_set(err, ERR_GUEST_PROTOCOL, 0,
                          "the guest broke the protocol: a control message is no object");

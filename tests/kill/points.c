@@ -1,7 +1,8 @@
-/* Which system calls change something, and a name for each that is the same in the next run. */
-#include "tracer.h"
+/* A name for each call of calls.c that is the same in the next run, and how it can fail. */
+#include "calls.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <netinet/in.h>
@@ -11,75 +12,6 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-enum what {
-    WHAT_PLAIN, /* always */
-    WHAT_PATH,  /* a path; `dir` is the argument that says beneath what, or NONE */
-    WHAT_FD,    /* a descriptor */
-    WHAT_FILE,  /* a descriptor, if it is a file or a socket: not a log, an event or a pipe */
-    WHAT_OPEN,  /* a path, if it may be created */
-    WHAT_CLONE, /* a process, not a thread */
-    WHAT_TABLE, /* a socket option, if it is the firewall's */
-};
-enum { NONE = -1 };
-
-static const struct call {
-    long number;
-    const char *name;
-    enum what what;
-    int at, dir;
-} calls[] = {
-    {SYS_mkdir, "mkdir", WHAT_PATH, 0, NONE},
-    {SYS_mkdirat, "mkdirat", WHAT_PATH, 1, 0},
-    {SYS_rmdir, "rmdir", WHAT_PATH, 0, NONE},
-    {SYS_unlink, "unlink", WHAT_PATH, 0, NONE},
-    {SYS_unlinkat, "unlinkat", WHAT_PATH, 1, 0},
-    {SYS_rename, "rename", WHAT_PATH, 1, NONE},
-    {SYS_renameat, "renameat", WHAT_PATH, 3, 2},
-    {SYS_renameat2, "renameat2", WHAT_PATH, 3, 2},
-    {SYS_linkat, "linkat", WHAT_PATH, 3, 2},
-    {SYS_symlinkat, "symlinkat", WHAT_PATH, 2, 1},
-    {SYS_mknodat, "mknodat", WHAT_PATH, 1, 0},
-    {SYS_openat, "openat", WHAT_OPEN, 1, 0},
-    {SYS_openat2, "openat2", WHAT_OPEN, 1, 0},
-    {SYS_chmod, "chmod", WHAT_PATH, 0, NONE},
-    {SYS_fchmod, "fchmod", WHAT_FD, 0, NONE},
-    {SYS_fchmodat, "fchmodat", WHAT_PATH, 1, 0},
-    {SYS_chown, "chown", WHAT_PATH, 0, NONE},
-    {SYS_fchown, "fchown", WHAT_FD, 0, NONE},
-    {SYS_fchownat, "fchownat", WHAT_PATH, 1, 0},
-    {SYS_ftruncate, "ftruncate", WHAT_FD, 0, NONE},
-    {SYS_fallocate, "fallocate", WHAT_FD, 0, NONE},
-    {SYS_fsync, "fsync", WHAT_FD, 0, NONE},
-    {SYS_fdatasync, "fdatasync", WHAT_FD, 0, NONE},
-    {SYS_write, "write", WHAT_FILE, 0, NONE},
-    {SYS_pwrite64, "pwrite64", WHAT_FILE, 0, NONE},
-    {SYS_writev, "writev", WHAT_FILE, 0, NONE},
-    {SYS_pwritev, "pwritev", WHAT_FILE, 0, NONE},
-    {SYS_sendmsg, "sendmsg", WHAT_FILE, 0, NONE},
-    {SYS_sendto, "sendto", WHAT_FILE, 0, NONE},
-    {SYS_mount, "mount", WHAT_PATH, 1, NONE},
-    {SYS_umount2, "umount2", WHAT_PATH, 0, NONE},
-    {SYS_fsmount, "fsmount", WHAT_PLAIN, 0, NONE},
-    {SYS_open_tree, "open_tree", WHAT_PATH, 1, 0},
-    {SYS_move_mount, "move_mount", WHAT_PATH, 3, 2},
-    {SYS_mount_setattr, "mount_setattr", WHAT_PLAIN, 0, NONE},
-    {SYS_pivot_root, "pivot_root", WHAT_PLAIN, 0, NONE},
-    {SYS_setns, "setns", WHAT_PLAIN, 0, NONE},
-    {SYS_unshare, "unshare", WHAT_PLAIN, 0, NONE},
-    {SYS_clone, "clone", WHAT_CLONE, 0, NONE},
-    {SYS_clone3, "clone3", WHAT_CLONE, 0, NONE},
-    {SYS_vfork, "vfork", WHAT_PLAIN, 0, NONE},
-    {SYS_execve, "execve", WHAT_PATH, 0, NONE},
-    {SYS_kill, "kill", WHAT_PLAIN, 0, NONE},
-    {SYS_pidfd_send_signal, "pidfd_send_signal", WHAT_PLAIN, 0, NONE},
-    {SYS_wait4, "wait4", WHAT_PLAIN, 0, NONE},
-    {SYS_waitid, "waitid", WHAT_PLAIN, 0, NONE},
-    {SYS_bind, "bind", WHAT_PLAIN, 0, NONE},
-    {SYS_listen, "listen", WHAT_PLAIN, 0, NONE},
-    {SYS_connect, "connect", WHAT_PLAIN, 0, NONE},
-    {SYS_setsockopt, "setsockopt", WHAT_TABLE, 0, NONE},
-};
 
 static bool read_memory(pid_t tid, uint64_t from, void *to, size_t len)
 {
@@ -182,6 +114,13 @@ static bool is_table(const uint64_t *args)
     return (args[1] == IPPROTO_IP || args[1] == IPPROTO_IPV6) && args[2] >= 64;
 }
 
+static bool locks(pid_t tid, const struct call *call, const uint64_t *args)
+{
+    struct flock lock;
+    return args[1] == F_SETLK && read_memory(tid, args[call->at], &lock, sizeof(lock)) &&
+           lock.l_type != F_UNLCK;
+}
+
 static bool describe(pid_t tid, const struct call *call, const uint64_t *args, char *out)
 {
     switch (call->what) {
@@ -194,22 +133,50 @@ static bool describe(pid_t tid, const struct call *call, const uint64_t *args, c
         return name_file(tid, (int)args[call->at], out);
     case WHAT_CLONE:
         return makes_process(tid, call, args);
+    case WHAT_THREAD:
+        return !makes_process(tid, call, args);
     case WHAT_TABLE:
         return is_table(args);
+    case WHAT_LOCK:
+        return locks(tid, call, args);
+    case WHAT_ONE:
+        return args[call->at] == (uint64_t)call->dir;
     case WHAT_PLAIN:
         return true;
     }
     return false;
 }
 
-bool point_name(pid_t tid, enum role role, uint64_t number, const uint64_t args[static 6],
-                char out[static POINT_MAX])
+/* What is full is a disk: a socket lacks memory, and so does a file that the kernel makes up. */
+static void fit_errors(pid_t tid, const struct call *call, const uint64_t *args,
+                       struct point *point)
+{
+    char link[256] = "";
+    memcpy(point->errors, call->errors, sizeof(point->errors));
+    if ((call->what != WHAT_FILE && call->what != WHAT_FD) || call->errors[0] < 0)
+        return;
+    link_of(tid, (int)args[call->at], link, sizeof(link));
+    int instead = link[0] != '/'                                                      ? ENOBUFS
+                  : strncmp(link, "/sys/", 5) == 0 || strncmp(link, "/proc/", 6) == 0 ? ENOMEM
+                                                                                      : 0;
+    if (instead != 0)
+        memcpy(point->errors, (int[POINT_ERRORS]){instead}, sizeof(point->errors));
+}
+
+bool point_of(pid_t tid, enum role role, uint64_t number, const uint64_t args[static 6],
+              struct point *ret)
 {
     static const char *const roles[ROLE_COUNT] = {"root", "front", "child"};
-    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
-        if ((uint64_t)calls[i].number == number) {
-            snprintf(out, POINT_MAX, "%s %s ", roles[role], calls[i].name);
-            return describe(tid, &calls[i], args, out);
-        }
+    for (size_t i = 0; i < call_count; i++) {
+        const struct call *call = &calls[i];
+        if ((uint64_t)call->number != number)
+            continue;
+        snprintf(ret->name, sizeof(ret->name), "%s %s ", roles[role], call->name);
+        if (!describe(tid, call, args, ret->name))
+            continue;
+        ret->changes = !call->reads;
+        fit_errors(tid, call, args, ret);
+        return true;
+    }
     return false;
 }

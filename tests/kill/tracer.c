@@ -8,6 +8,9 @@
  *   before|after kills at the OCCURRENCEth POINT after SIGUSR1, before or after the call is made:
  *                the half that made it, and with a trailing '+' (before+) both at once
  *   …-all        the same from the start
+ *   orders:FILE  what FILE says, at the start and whenever SIGUSR1 comes ("order N" tells that it
+ *                was read): "off", "record" (each point that can fail, with its errors), or
+ *                "fail once|sticky NTH ERROR POINT"; what was made to fail is told as "failed"
  * A kill is told as "killed". VMMs are let go when they are executed.
  */
 #include "tracer.h"
@@ -32,6 +35,7 @@ struct task {
     pid_t tid;
     enum role role;
     bool chosen; /* the call it is in is the one to kill after */
+    int error;   /* the call it is in fails */
 };
 
 struct tracer {
@@ -39,6 +43,9 @@ struct tracer {
     bool kill, after, both;
     const char *point;
     unsigned long left; /* until the chosen occurrence; 0: done */
+    const char *orders; /* a file, or NULL */
+    unsigned long order_count;
+    struct faults faults;
     pid_t root, front;
     struct task tasks[TASKS_MAX];
     size_t count;
@@ -101,6 +108,12 @@ static void forget(struct tracer *tracer, pid_t tid)
             tracer->tasks[i] = tracer->tasks[--tracer->count];
 }
 
+static void tell(struct tracer *tracer, const char *line)
+{
+    fprintf(tracer->log, "%s\n", line);
+    fflush(tracer->log);
+}
+
 /* A child is a part of the root half: its points kill that. */
 static void strike(struct tracer *tracer, const struct task *task)
 {
@@ -109,27 +122,53 @@ static void strike(struct tracer *tracer, const struct task *task)
     if (tracer->front > 0 && (tracer->both || task->role == ROLE_FRONT))
         kill(tracer->front, SIGKILL);
     tracer->left = 0;
-    fprintf(tracer->log, "killed\n");
-    fflush(tracer->log);
+    tell(tracer, "killed");
 }
 
-static void at_entry(struct tracer *tracer, struct task *task,
-                     const struct __ptrace_syscall_info *info)
+static void at_kill(struct tracer *tracer, struct task *task, const struct point *point)
 {
-    char name[POINT_MAX];
-    uint64_t args[6];
-    memcpy(args, info->entry.args, sizeof(args));
-    if (!armed || !point_name(task->tid, task->role, info->entry.nr, args, name))
+    if (!armed || !point->changes)
         return;
     if (!tracer->kill) {
-        fprintf(tracer->log, "%s\n", name);
-        fflush(tracer->log);
-    } else if (tracer->left > 0 && strcmp(name, tracer->point) == 0 && --tracer->left == 0) {
+        tell(tracer, point->name);
+    } else if (tracer->left > 0 && strcmp(point->name, tracer->point) == 0 && --tracer->left == 0) {
         if (tracer->after)
             task->chosen = true;
         else
             strike(tracer, task);
     }
+}
+
+static void at_fault(struct tracer *tracer, struct task *task, const struct point *point)
+{
+    char line[POINT_MAX + 64];
+    if (tracer->faults.mode == FAULTS_RECORD) {
+        snprintf(line, sizeof(line), "%s|%d %d %d", point->name, point->errors[0], point->errors[1],
+                 point->errors[2]);
+        tell(tracer, line);
+        return;
+    }
+    task->error = faults_of(&tracer->faults, task->role, point);
+    if (task->error == 0)
+        return;
+    faults_begin(task->tid, task->error);
+    snprintf(line, sizeof(line), "failed %d %s", task->error, point->name);
+    tell(tracer, line);
+}
+
+static void at_entry(struct tracer *tracer, struct task *task,
+                     const struct __ptrace_syscall_info *info)
+{
+    struct point point;
+    uint64_t args[6];
+    memcpy(args, info->entry.args, sizeof(args));
+    if ((!armed && tracer->faults.mode == FAULTS_OFF) ||
+        !point_of(task->tid, task->role, info->entry.nr, args, &point))
+        return;
+    if (tracer->faults.mode == FAULTS_OFF)
+        at_kill(tracer, task, &point);
+    else
+        at_fault(tracer, task, &point);
 }
 
 static void at_call(struct tracer *tracer, pid_t tid)
@@ -140,6 +179,9 @@ static void at_call(struct tracer *tracer, pid_t tid)
         return;
     if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
         at_entry(tracer, task, &info);
+    } else if (task->error != 0) {
+        faults_end(tid, task->error);
+        task->error = 0;
     } else if (task->chosen) {
         task->chosen = false;
         strike(tracer, task);
@@ -180,17 +222,36 @@ static void go_on(struct tracer *tracer, pid_t tid, int status)
     ptrace(PTRACE_SYSCALL, tid, 0, with);
 }
 
+static void take_order(struct tracer *tracer)
+{
+    char line[POINT_MAX + 64] = "";
+    FILE *file = fopen(tracer->orders, "re");
+    if (file == NULL || fgets(line, sizeof(line), file) == NULL ||
+        !faults_order(&tracer->faults, line))
+        exit(4);
+    fclose(file);
+    snprintf(line, sizeof(line), "order %lu", ++tracer->order_count);
+    tell(tracer, line);
+}
+
+/* SIGUSR1 has come. */
+static void obey(struct tracer *tracer)
+{
+    armed = tracer->orders == NULL ? 2 : 0;
+    if (tracer->orders == NULL)
+        tell(tracer, "armed");
+    else
+        take_order(tracer);
+}
+
 static void follow(struct tracer *tracer)
 {
     for (;;) {
         int status;
         pid_t tid = waitpid(-1, &status, __WALL);
         int error = errno;
-        if (armed == 1) {
-            armed = 2;
-            fprintf(tracer->log, "armed\n");
-            fflush(tracer->log);
-        }
+        if (armed == 1)
+            obey(tracer);
         if (tid < 0 && error == EINTR)
             continue;
         if (tid < 0)
@@ -214,6 +275,8 @@ static void trace(struct tracer *tracer, const char *log, const int go[2])
     }
     fprintf(tracer->log, "tracer %d\n", getpid());
     fflush(tracer->log);
+    if (tracer->orders != NULL)
+        take_order(tracer);
     if (write(go[1], "g", 1) != 1)
         _exit(2);
     close(go[0]);
@@ -226,6 +289,10 @@ static void parse(struct tracer *tracer, char **argv)
 {
     const char *mode = argv[2];
     armed = strstr(mode, "-all") != NULL ? 2 : 0;
+    if (strncmp(mode, "orders:", 7) == 0) {
+        tracer->orders = mode + 7;
+        return;
+    }
     tracer->kill = strncmp(mode, "record", 6) != 0;
     tracer->after = strncmp(mode, "after", 5) == 0;
     tracer->both = strchr(mode, '+') != NULL;

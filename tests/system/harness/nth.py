@@ -1,0 +1,182 @@
+"""One daemon at which calls fail, and the judge of what it does: it lives and says why, nothing is
+left, what ran runs on, other programs' rules stand, and the same thing works at once afterwards."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import httpx
+
+from . import host
+from .client import Client, Refused
+from .contract import Contract
+from .daemon import Daemon
+
+ANSWER_S = 20
+REPAIR_S = 5
+SLOW_S = 3
+STAYS, PASSES = "stays", "passes"
+FIREWALLS = ("iptables-legacy", "ip6tables-legacy")
+FOREIGN = "zz-foreign"  # after Motte's chains in the table
+FOREIGN_RULES = 100
+# What a want of ours must not be taken for: the caller's fault, the guest's, a defect.
+INNOCENT = {"body_too_large", "bad_request", "invalid_json", "guest_protocol", "internal"}
+INNOCENT |= {"firewall_no_table", "root_half_refused", "image_changed", "image_not_found"}
+
+FAILURES = (AssertionError, Refused, httpx.TransportError, RuntimeError, OSError)
+
+Made = TypeVar("Made", bound=Daemon)
+
+
+class Unanswered(AssertionError):
+    """Nothing came in time."""
+
+
+@dataclass
+class Bench(Generic[Made]):
+    daemon: Made
+    contract: Contract
+    memory_mib: int
+    pid: int = 0  # of the VM that stays
+    front: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    blamed: list[str] = field(default_factory=list)  # answers of the last scenario, see INNOCENT
+    wrong: list[str] = field(default_factory=list)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """With a VM that has to outlive all that comes."""
+        self.daemon.start()
+        self.front = self.daemon.front_pid
+        client = self.client()
+        client.create(id=STAYS, memory_mib=self.memory_mib)
+        client.close()
+        (self.pid,) = self.daemon.vmms()
+        self._make_foreign()
+        self.check_works()
+
+    def begin_again(self) -> None:
+        """After a failure of the test: what it shows next shall not be the same again."""
+        if self.daemon.process is not None:
+            self.daemon.process.kill()
+            self.daemon.process.wait()
+            self.daemon.process = None
+        self.daemon.purge()
+        self.begin()
+
+    def client(self) -> Client:
+        client = Client(self.contract, str(self.daemon.socket_path))
+        client.http.timeout = httpx.Timeout(ANSWER_S)
+        return client
+
+    # -- while something fails ------------------------------------------------------------------
+
+    def ask(self, what: Callable[[Client], object]) -> bool:
+        """Whether it was done; if not, a problem document said why. A connection for which there
+        was nothing is closed."""
+        client = self.client()
+        try:
+            what(client)
+        except Refused as refused:
+            code = refused.problem["code"]
+            self.answers[code] += 1
+            if code in INNOCENT:
+                self.blamed.append(str(refused))
+            return False
+        except httpx.TimeoutException as error:
+            raise Unanswered(f"no answer: {error!r}") from error
+        except httpx.TransportError:
+            self.answers["connection closed"] += 1
+            return False
+        finally:
+            client.close()
+        return True
+
+    def scenario(self) -> None:
+        self.blamed.clear()
+        made = self.ask(lambda c: c.create(id=PASSES, memory_mib=self.memory_mib))
+        if made:
+            self.ask(lambda c: c.exec(PASSES, ["true"]))
+        self.ask(lambda c: c.delete(PASSES))
+
+    # -- afterwards -----------------------------------------------------------------------------
+
+    def check_empty(self) -> None:
+        """What could not be undone then is undone now, or soon."""
+        assert self.daemon.process is not None
+        assert self.daemon.process.poll() is None, "motted ended"
+        assert self.daemon.front_pid == self.front, "the front is another one"
+        client = self.client()
+        try:
+            for vm in client.list():
+                if vm["id"] != STAYS:
+                    client.delete(vm["id"])
+            self.daemon.wait_no_leftovers(15)
+            assert client.exec(STAYS, ["echo", "here"]).out.strip() == "here"
+        finally:
+            client.close()
+        assert list(self.daemon.vmms()) == [self.pid]
+        assert self.daemon.rows() == 1
+        assert len(self._foreign()) == 2 * (FOREIGN_RULES + 1), "another program's rules are gone"
+        assert self.blamed == [], "somebody else is to blame"
+
+    def check_works(self) -> None:
+        client = self.client()
+        try:
+            self._create(client)
+            assert client.exec(PASSES, ["echo", "again"]).out.strip() == "again"
+            client.delete(PASSES)
+        finally:
+            client.close()
+
+    def _create(self, client: Client) -> None:
+        """What lasted may have stopped a firewall's change in the middle: its repair is tried each
+        second, and until then no VM starts."""
+        deadline = time.monotonic() + REPAIR_S
+        while True:
+            try:
+                client.create(id=PASSES, memory_mib=self.memory_mib)
+                return
+            except Refused as refused:
+                passing = refused.problem["code"] == "firewall_out_of_sync"
+                if not passing or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def _foreign(self) -> list[str]:
+        """Another program's rules in the tables that Motte edits. Nothing jumps to them, so that
+        only a look can find them missing."""
+        show = ("-w", "5", "-t", "security", "-S", FOREIGN)
+        return [
+            line
+            for program in FIREWALLS
+            for line in host.run(program, *show, check=False).splitlines()
+        ]
+
+    def _make_foreign(self) -> None:
+        ports = range(1, FOREIGN_RULES + 1)
+        rules = "".join(f"-A {FOREIGN} -p tcp --dport {port}\n" for port in ports)
+        text = f"*security\n:{FOREIGN} - [0:0]\n{rules}COMMIT\n"
+        for program in FIREWALLS:
+            restore = [f"{program}-restore", "-n", "-w", "5"]
+            subprocess.run(restore, input=text, text=True, check=True)
+
+    # -- what it came to ------------------------------------------------------------------------
+
+    def note(self, what: object, error: BaseException) -> None:
+        words = " ".join(str(error).split())
+        self.wrong.append(f"{what}: {type(error).__name__}: {words[:600]}")
+        print(f"WRONG {self.wrong[-1]}", flush=True)
+
+    def report(self, name: str, seed: int) -> None:
+        """For the log, and the verdict."""
+        kinds = ", ".join(f"{kind} {n}" for kind, n in self.injected.most_common())
+        answers = ", ".join(f"{code} {n}" for code, n in self.answers.most_common())
+        print(f"{name}: {self.injected.total()} injections (seed {seed}): {kinds}")
+        print(f"{name}: told as: {answers}")
+        assert self.wrong == []

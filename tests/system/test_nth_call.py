@@ -1,0 +1,205 @@
+"""The nth call of a spawn, an exec and a delete fails, or of a start that adopts, for n = 1, 2, 3 …
+
+Which calls there are is not written down here: a run under the tracer records them, and counts the
+allocations. Whatever fails, the service lives and answers with a code, or a start ends with a
+sentence; nothing is left; a VM that ran still runs; and the same thing works at once when nothing
+fails any more.
+
+In a spawn, an exec and a delete every call fails once, in its likeliest way. Of a start's, of the
+allocations and of what fails from then on a part is chosen by a seed (MOTTE_SEED).
+MOTTE_NTH_CALL=thorough: all, in every way; hours."""
+
+import errno
+import os
+import random
+import re
+import subprocess
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import pytest
+
+from harness.allocations import HALVES, Shortage, ShortDaemon
+from harness.backend import Backend
+from harness.contract import Contract
+from harness.faults import Fault, FaultyDaemon
+from harness.nth import ANSWER_S, FAILURES, SLOW_S, Bench, Made
+from harness.traced import Point
+from harness.watch import half, settled
+
+pytestmark = [pytest.mark.testguest, pytest.mark.timeout(0)]
+
+THOROUGH = os.environ.get("MOTTE_NTH_CALL") == "thorough"
+SEED = int(os.environ.get("MOTTE_SEED", str(time.time_ns() % 1_000_000)))
+STICKY, STICKY_ALLOCATIONS = 30, 8  # how many fail from then on
+ALLOCATIONS = 100  # of each half
+STARTS, SAME_IN_START = 80, 4  # of a start's calls, and of those with one name
+OPTIONS = ("--boot-timeout-ms=3000",)
+
+Order = TypeVar("Order", Fault, Shortage)
+Some = TypeVar("Some")
+
+
+def some(all_of_them: Sequence[Some], count: int) -> list[Some]:
+    if THOROUGH or len(all_of_them) <= count:
+        return list(all_of_them)
+    return random.Random(SEED).sample(all_of_them, count)  # noqa: S311
+
+
+def chosen(found: Sequence[tuple[Point, list[int]]], same_name: int) -> list[Fault]:
+    """Of the points recorded, those to fail; the sticky ones last."""
+    by_name: dict[str, list[tuple[Point, list[int]]]] = defaultdict(list)
+    for point, errors in found:
+        if errors:
+            by_name[point.name].append((point, errors))
+    faults = [
+        Fault(point, error)
+        for same in by_name.values()
+        for point, errors in some(same, same_name)
+        for error in (errors if THOROUGH else errors[:1])
+    ]
+    lasting = [Fault(fault.point, fault.error, True) for fault in faults if fault.error > 0]
+    return faults + some(lasting, STICKY)
+
+
+def shortages(name: str, count: int) -> list[Shortage]:
+    every = range(1, count + 1)
+    once = [Shortage(name, nth) for nth in sorted(some(every, ALLOCATIONS))]
+    return once + [Shortage(name, nth, True) for nth in some(every, STICKY_ALLOCATIONS)]
+
+
+@pytest.fixture
+def calls(backend: Backend, contract: Contract, start: object) -> Iterator[Bench[FaultyDaemon]]:
+    """`start` sees to it that the shared daemon stands still meanwhile."""
+    bench = Bench(FaultyDaemon(backend, OPTIONS), contract, backend.memory_mib)
+    yield bench
+    bench.daemon.close()
+
+
+@pytest.fixture
+def memory(backend: Backend, contract: Contract, start: object) -> Iterator[Bench[ShortDaemon]]:
+    bench = Bench(ShortDaemon(backend, OPTIONS), contract, backend.memory_mib)
+    yield bench
+    bench.daemon.close()
+
+
+def sweep(bench: Bench[Made], orders: Sequence[Order], arm: Callable[[Order | None], int]) -> None:
+    """`arm` with None ends it, and counts what failed."""
+    for order in orders:
+        began = time.monotonic()
+        try:
+            arm(order)
+            bench.scenario()
+            bench.injected[order.call] += arm(None)
+            bench.check_empty()
+            bench.check_works()
+        except FAILURES as error:
+            bench.note(order, error)
+            bench.begin_again()
+        if time.monotonic() - began > SLOW_S:
+            print(f"slow: {order}: {time.monotonic() - began:.1f} s", flush=True)
+
+
+def test_R04_R20_the_nth_call_of_a_spawn_an_exec_and_a_delete_fails(
+    calls: Bench[FaultyDaemon],
+) -> None:
+    daemon = calls.daemon
+    calls.begin()
+    daemon.tell("record")
+    calls.scenario()
+    daemon.tell("off")
+    found = daemon.recorded()
+    assert len(found) > 400
+    before = {pid: half(pid) for pid in (daemon.pid, calls.front)}
+
+    def arm(order: Fault | None) -> int:
+        daemon.tell("off" if order is None else order.order())
+        return len(daemon.failed())
+
+    sweep(calls, chosen(found, len(found)), arm)
+    calls.report("spawn, exec, delete", SEED)
+    for pid, was in before.items():
+        kept = Counter(settled(pid, was).fds) - Counter(was.fds)
+        assert not kept, f"descriptors are kept: {kept}"
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_R04_R20_the_nth_allocation_of_a_spawn_an_exec_and_a_delete_fails(
+    memory: Bench[ShortDaemon], name: str
+) -> None:
+    daemon = memory.daemon
+    memory.begin()
+    daemon.order(None)
+    memory.scenario()
+    count = daemon.count(name)
+    assert count > 1000
+
+    def arm(order: Shortage | None) -> int:
+        failed = daemon.failed()
+        daemon.order(order)
+        return failed
+
+    sweep(memory, shortages(name, count), arm)
+    memory.report(f"spawn, exec, delete: memory of {name}", SEED)
+
+
+def check_ended(daemon: FaultyDaemon) -> None:
+    """A start that fails does so in time, with a status and a sentence."""
+    assert daemon.process is not None
+    try:
+        status = daemon.process.wait(timeout=ANSWER_S)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError("neither ready nor ended") from error
+    words = daemon.log[daemon.log_began :]
+    assert status > 0, f"motted ended with {status}: {words[-300:]}"
+    assert re.search(r" error: |error while loading|cannot ", words), f"no sentence: {words[-300:]}"
+    daemon.wait_gone()
+
+
+def start_once(calls: Bench[FaultyDaemon], fault: Fault) -> None:
+    daemon = calls.daemon
+    daemon.first = fault.order()
+    try:
+        daemon.start(ANSWER_S)
+        daemon.tell("off")
+        calls.answers["ready"] += 1
+    except FAILURES:
+        check_ended(daemon)
+        calls.answers["ended"] += 1
+    calls.injected[fault.call] += len(daemon.failed())
+    running = daemon.vmms()
+    assert list(running) == [calls.pid], f"VMMs {running}: {daemon.log[daemon.log_began :][-400:]}"
+    if daemon.process is None:
+        daemon.first = "off"
+        daemon.start()
+    calls.front = daemon.front_pid
+    calls.check_empty()
+
+
+def test_R02_R04_R20_the_nth_call_of_a_start_that_adopts_fails(
+    calls: Bench[FaultyDaemon],
+) -> None:
+    daemon = calls.daemon
+    calls.begin()
+    daemon.stop()
+    daemon.first = "record"
+    daemon.start()
+    daemon.tell("off")
+    calls.front = daemon.front_pid
+    faults = [
+        fault
+        for fault in chosen(daemon.recorded(), SAME_IN_START)
+        # With a disk that reads no more a VM is lost, whose image lies on it.
+        if not (fault.sticky and fault.error == errno.EIO)
+    ]
+    for fault in some(faults, STARTS):
+        try:
+            daemon.stop()
+            start_once(calls, fault)
+        except FAILURES as error:
+            calls.note(fault, error)
+            calls.begin_again()
+    calls.check_works()
+    calls.report("start", SEED)

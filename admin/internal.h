@@ -143,7 +143,8 @@ struct admin_found {
 };
 int admin_found_add(struct admin_found *found, enum admin_kind kind, const char *text,
                     struct error *err);
-int admin_found_spare(struct admin_found *found, const char *text, struct error *err);
+/* A chain is one, in however many tables it is seen. */
+int admin_found_spare(struct admin_found *found, const char *chain, struct error *err);
 int admin_scan_processes(const struct admin *admin, const struct admin_live *live,
                          struct admin_found *found, struct error *err);
 int admin_scan_cgroups(const struct admin *admin, const struct admin_live *live,

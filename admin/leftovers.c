@@ -28,9 +28,12 @@ int admin_found_add(struct admin_found *found, enum admin_kind kind, const char 
     return 0;
 }
 
-int admin_found_spare(struct admin_found *found, const char *text, struct error *err)
+int admin_found_spare(struct admin_found *found, const char *chain, struct error *err)
 {
-    return add_text(found->spares, text, err);
+    for (const cJSON *item = found->spares->child; item != NULL; item = item->next)
+        if (strcmp(cJSON_GetStringValue(item), chain) == 0)
+            return 0;
+    return add_text(found->spares, chain, err);
 }
 
 static int found_init(struct admin_found *found, struct error *err)

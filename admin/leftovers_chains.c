@@ -75,9 +75,9 @@ static int take_chain(struct owners *owners, const char *family, const char *tab
     char text[128];
     if (!vm_chain(chain) || live_chain(owners, chain))
         return 0;
-    (void)snprintf(text, sizeof(text), "%s %s %s", family, table, chain);
     if (spare_chain(owners, chain))
-        return admin_found_spare(found, text, err);
+        return admin_found_spare(found, chain, err);
+    (void)snprintf(text, sizeof(text), "%s %s %s", family, table, chain);
     return admin_found_add(found, ADMIN_CHAIN, text, err);
 }
 

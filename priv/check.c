@@ -6,33 +6,36 @@
 struct kind {
     const char *name;
     uint32_t guard; /* enum priv_guard: what the operator can leave out; 0: nothing */
-    priv_line_look *look;
     int what;
+    priv_line_look *look;
 };
 
 /* clang-format off */
 static const struct kind kinds[] = {
-    {"seccomp",          PRIV_GUARD_SECCOMP,  priv_line_threads,         PRIV_THREAD_SECCOMP},
-    {"no_new_privs",     0,                   priv_line_threads,         PRIV_THREAD_NO_NEW_PRIVS},
-    {"capabilities",     0,                   priv_line_threads,         PRIV_THREAD_CAPABILITIES},
-    {"uid",              0,                   priv_line_threads,         PRIV_THREAD_UID},
-    {"namespace_net",    0,                   priv_line_namespace,       PRIV_NS_NET},
-    {"namespace_mnt",    0,                   priv_line_namespace,       PRIV_NS_MNT},
-    {"namespace_pid",    0,                   priv_line_namespace,       PRIV_NS_PID},
-    {"namespace_ipc",    0,                   priv_line_namespace,       PRIV_NS_IPC},
-    {"namespace_uts",    0,                   priv_line_namespace,       PRIV_NS_UTS},
-    {"core_dumps",       0,                   priv_line_core_dumps,      0},
-    {"image_read_only",  0,                   priv_line_image_readonly,  0},
-    {"kernel_read_only", 0,                   priv_line_kernel_readonly, 0},
-    {"image_digest",     0,                   priv_line_image_digest,    0},
-    {"cgroup_member",    PRIV_GUARD_CGROUP,   priv_line_cgroup_member,   0},
-    {"cgroup_memory",    PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_MEMORY},
-    {"cgroup_swap",      PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_SWAP},
-    {"cgroup_cpu",       PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_CPU},
-    {"cgroup_pids",      PRIV_GUARD_CGROUP,   priv_line_cgroup_limit,    PRIV_LIMIT_PIDS},
-    {"cgroup_io",        PRIV_GUARD_CGROUP,   priv_line_cgroup_io,       PRIV_LIMIT_IO},
-    {"firewall_ipv4",    PRIV_GUARD_FIREWALL, priv_line_firewall,        0},
-    {"firewall_ipv6",    PRIV_GUARD_FIREWALL, priv_line_firewall,        1},
+    {"seccomp",          PRIV_GUARD_SECCOMP,  PRIV_THREAD_SECCOMP,      priv_line_threads},
+    {"no_new_privs",     0,                   PRIV_THREAD_NO_NEW_PRIVS, priv_line_threads},
+    {"capabilities",     0,                   PRIV_THREAD_CAPABILITIES, priv_line_threads},
+    {"uid",              0,                   PRIV_THREAD_UID,          priv_line_threads},
+    {"namespace_net",    0,                   PRIV_NS_NET,              priv_line_namespace},
+    {"namespace_mnt",    0,                   PRIV_NS_MNT,              priv_line_namespace},
+    {"namespace_pid",    0,                   PRIV_NS_PID,              priv_line_namespace},
+    {"namespace_ipc",    0,                   PRIV_NS_IPC,              priv_line_namespace},
+    {"namespace_uts",    0,                   PRIV_NS_UTS,              priv_line_namespace},
+    {"core_dumps",       0,                   PRIV_RLIMIT_CORE,         priv_line_rlimit},
+    {"file_size",        0,                   PRIV_RLIMIT_FSIZE,        priv_line_rlimit},
+    {"open_files",       0,                   PRIV_RLIMIT_NOFILE,       priv_line_rlimit},
+    {"locked_memory",    0,                   PRIV_RLIMIT_MEMLOCK,      priv_line_rlimit},
+    {"image_read_only",  0,                   0,                        priv_line_image_readonly},
+    {"kernel_read_only", 0,                   0,                        priv_line_kernel_readonly},
+    {"image_digest",     0,                   0,                        priv_line_image_digest},
+    {"cgroup_member",    PRIV_GUARD_CGROUP,   0,                        priv_line_cgroup_member},
+    {"cgroup_memory",    PRIV_GUARD_CGROUP,   PRIV_LIMIT_MEMORY,        priv_line_cgroup_limit},
+    {"cgroup_swap",      PRIV_GUARD_CGROUP,   PRIV_LIMIT_SWAP,          priv_line_cgroup_limit},
+    {"cgroup_cpu",       PRIV_GUARD_CGROUP,   PRIV_LIMIT_CPU,           priv_line_cgroup_limit},
+    {"cgroup_pids",      PRIV_GUARD_CGROUP,   PRIV_LIMIT_PIDS,          priv_line_cgroup_limit},
+    {"cgroup_io",        PRIV_GUARD_CGROUP,   PRIV_LIMIT_IO,            priv_line_cgroup_io},
+    {"firewall_ipv4",    PRIV_GUARD_FIREWALL, 0,                        priv_line_firewall},
+    {"firewall_ipv6",    PRIV_GUARD_FIREWALL, 1,                        priv_line_firewall},
 };
 /* clang-format on */
 _Static_assert(COUNT_OF(kinds) <= PRIV_LINES_MAX, "clients stop reading there");

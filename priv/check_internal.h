@@ -33,7 +33,9 @@ priv_line_look priv_line_threads;
 
 /* check_process.c: `what` is one of these. The value is the namespace's inode. */
 enum priv_namespace { PRIV_NS_NET, PRIV_NS_MNT, PRIV_NS_PID, PRIV_NS_IPC, PRIV_NS_UTS };
-priv_line_look priv_line_namespace, priv_line_core_dumps;
+priv_line_look priv_line_namespace;
+/* `what` is an enum priv_rlimit; the value is the limit, but for core dumps. */
+priv_line_look priv_line_rlimit;
 
 /* check_files.c */
 priv_line_look priv_line_image_readonly, priv_line_kernel_readonly, priv_line_image_digest;

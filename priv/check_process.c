@@ -27,22 +27,29 @@ int priv_line_namespace(struct priv_look *look, int what, struct priv_line *ret,
 }
 
 /* "Max core file size  0  0  bytes": soft and hard. */
-int priv_line_core_dumps(struct priv_look *look, int what, struct priv_line *ret, struct error *err)
+int priv_line_rlimit(struct priv_look *look, int what, struct priv_line *ret, struct error *err)
 {
-    static const char name[] = "Max core file size";
+    static const char *const names[PRIV_RLIMITS] = {[PRIV_RLIMIT_CORE] = "Max core file size ",
+                                                    [PRIV_RLIMIT_FSIZE] = "Max file size ",
+                                                    [PRIV_RLIMIT_NOFILE] = "Max open files ",
+                                                    [PRIV_RLIMIT_MEMLOCK] = "Max locked memory "};
     char path[32], text[PRIV_CHECK_TEXT_MAX];
-    (void)what;
-    (void)ret;
+    uint64_t wanted[PRIV_RLIMITS];
+    priv_rlimits(look->server, &look->slot->record.shape, wanted);
     snprintf(path, sizeof(path), "/proc/%d/limits", look->slot->record.pid);
     if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
         return error_set(err, ERR_GUARD, errno, "reading the limits of the VMM");
-    const char *at = strstr(text, name);
-    at = at == NULL ? "" : at + sizeof(name) - 1;
+    const char *at = strstr(text, names[what]);
+    at = at == NULL ? "" : at + strlen(names[what]);
     for (int i = 0; i < 2; i++) {
         char *end = NULL;
-        if (strtoull(at, &end, 10) != 0 || end == at)
-            return error_set(err, ERR_GUARD, 0, "core dumps of the VMM are not off");
+        if (strtoull(at, &end, 10) != wanted[what] || end == at)
+            return error_set(err, ERR_GUARD, 0, "the VMM's \"%.*s\" is not %llu",
+                             (int)strlen(names[what]) - 1, names[what],
+                             (unsigned long long)wanted[what]);
         at = end;
     }
+    if (what != PRIV_RLIMIT_CORE)
+        priv_line_value(ret, (int64_t)wanted[what]);
     return 0;
 }

@@ -143,12 +143,17 @@ static int reset_oom(void)
 
 static int set_limits(const struct priv_child *child)
 {
-    struct rlimit none = {0, 0}, files = {256, 256}, size = {child->file_max, child->file_max};
-    if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &size) < 0)
-        return -1;
-    if (!child->drop)
-        return 0; /* the jailer sets its own number of files */
-    return setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_MEMLOCK, &none) < 0 ? -1 : 0;
+    static const int resources[PRIV_RLIMITS] = {
+        [PRIV_RLIMIT_CORE] = RLIMIT_CORE,
+        [PRIV_RLIMIT_FSIZE] = RLIMIT_FSIZE,
+        [PRIV_RLIMIT_NOFILE] = RLIMIT_NOFILE,
+        [PRIV_RLIMIT_MEMLOCK] = RLIMIT_MEMLOCK,
+    };
+    for (size_t i = 0; i < PRIV_RLIMITS; i++)
+        if (setrlimit((__rlimit_resource_t)resources[i],
+                      &(struct rlimit){child->rlimits[i], child->rlimits[i]}) < 0)
+            return -1;
+    return 0;
 }
 
 /* The parent has put us into the cgroup and written the record: only now may a VMM exist. */

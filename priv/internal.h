@@ -278,6 +278,17 @@ struct priv_jail {
     int hello; /* Firecracker: the bound, listening socket */
 };
 
+/* Both soft and hard, set by the child and read back by CHECK. */
+enum priv_rlimit {
+    PRIV_RLIMIT_CORE,
+    PRIV_RLIMIT_FSIZE,
+    PRIV_RLIMIT_NOFILE,
+    PRIV_RLIMIT_MEMLOCK,
+    PRIV_RLIMITS
+};
+void priv_rlimits(const struct priv_server *server, const struct priv_shape *shape,
+                  uint64_t ret[static PRIV_RLIMITS]);
+
 /* Everything the child needs, so that it does nothing but system calls. */
 struct priv_child {
     struct priv_jail jail;
@@ -286,8 +297,8 @@ struct priv_child {
     char *argv[PRIV_ARGS_MAX]; /* owned strings, NULL-terminated */
     size_t argc;
     uint32_t uid;
-    uint64_t file_max; /* bytes of any one file that the VMM writes */
-    bool drop;         /* QEMU: our own pivot_root, ids and filter; else the jailer does it */
+    uint64_t rlimits[PRIV_RLIMITS];
+    bool drop; /* QEMU: our own pivot_root, ids and filter; else the jailer does it */
     const struct priv_bpf *filter; /* borrowed; NULL: none */
     int null, output, sync;
 };

@@ -33,18 +33,23 @@ int priv_console_open(int pipe_fd, struct priv_instance_slot *slot, struct priv_
 }
 
 /* The scratch disk is a file of the host's that the VMM may write, and so could make longer: no
- * longer than it is, or than a snapshot of the VM's memory would be. */
-static uint64_t file_max(const struct priv_server *server, const struct priv_shape *shape)
+ * longer than it is, or than a snapshot of the VM's memory would be. The number of open files is
+ * also what the jailer sets when it is not told another. */
+void priv_rlimits(const struct priv_server *server, const struct priv_shape *shape,
+                  uint64_t ret[static PRIV_RLIMITS])
 {
     uint64_t memory = (uint64_t)shape->memory_mib + priv_overhead_mib(server);
-    return (memory > shape->disk_mib ? memory : shape->disk_mib) << 20;
+    ret[PRIV_RLIMIT_CORE] = 0;
+    ret[PRIV_RLIMIT_FSIZE] = (memory > shape->disk_mib ? memory : shape->disk_mib) << 20;
+    ret[PRIV_RLIMIT_NOFILE] = server->config.hypervisor == PRIV_QEMU ? 256 : 2048;
+    ret[PRIV_RLIMIT_MEMLOCK] = 0;
 }
 
 static int prepare(struct priv_server *server, struct priv_instance_slot *slot,
                    const uint8_t *image, struct priv_child *child, struct error *err)
 {
     child->uid = slot->record.uid;
-    child->file_max = file_max(server, &slot->record.shape);
+    priv_rlimits(server, &slot->record.shape, child->rlimits);
     snprintf(child->base_path, sizeof(child->base_path), "%s/jail", server->run_dir);
     child->null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (child->null < 0)

@@ -19,12 +19,13 @@ const char *const server_metrics_reasons[METRICS_REASONS] = {
     "cancelled",      "lost",           "other"};
 
 const char *const server_metrics_lines[METRICS_LINES] = {
-    "seccomp",       "no_new_privs",  "capabilities",    "uid",
-    "namespace_net", "namespace_mnt", "namespace_pid",   "namespace_ipc",
-    "namespace_uts", "core_dumps",    "image_read_only", "kernel_read_only",
-    "image_digest",  "cgroup_member", "cgroup_memory",   "cgroup_swap",
-    "cgroup_cpu",    "cgroup_pids",   "cgroup_io",       "firewall_ipv4",
-    "firewall_ipv6", "other"};
+    "seccomp",       "no_new_privs",    "capabilities",     "uid",
+    "namespace_net", "namespace_mnt",   "namespace_pid",    "namespace_ipc",
+    "namespace_uts", "core_dumps",      "file_size",        "open_files",
+    "locked_memory", "image_read_only", "kernel_read_only", "image_digest",
+    "cgroup_member", "cgroup_memory",   "cgroup_swap",      "cgroup_cpu",
+    "cgroup_pids",   "cgroup_io",       "firewall_ipv4",    "firewall_ipv6",
+    "other"};
 
 static size_t find(const char *const *names, size_t count, const char *name)
 {

@@ -4,7 +4,9 @@
 Usage: run.py [NAME...]      all of mutations.toml, or these; from the tree that is to be judged
 
 Works in a copy in $MOTTE_MUTANTS (default /tmp/motte-mutants), which it keeps for the next run.
-As root, with the tests' own PATH (build/venv/bin, build/tools). Ends with 1 if a mutant survived.
+As root, with the tests' own PATH (build/venv/bin, build/tools). Those that only the nested host can
+see go into one such host together, which `tests/run.sh nested` must have built. Ends with 1 if a
+mutant survived.
 """
 
 import os
@@ -13,6 +15,8 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,12 @@ TREE = WORK / "tree"
 BUILD = TREE / "build" / "dev"
 PROGRAMS = ["motted", "motte-front", "motte-admin", "testguest"]
 PATIENCE_S = 300  # a mutant may hang: that is no proof, and no reason to wait for ever
+NESTED = "nested"  # the backend of mutants that go into the nested host
+NESTED_S = 3 * 1100  # tests/nested/run.sh has limits of its own
+
+
+NO_COMPILE = "NO PROOF: it does not compile"
+NO_SOUND = "NO PROOF: the test fails without the change too"
 
 
 @dataclass(frozen=True)
@@ -68,17 +78,19 @@ def mutated(mutation: Mutation, root: Path) -> dict[Path, str]:
 
 
 def alone() -> list[str]:
-    """A mutant's test dies where it stands: with its pid namespace go the processes that it leaves.
+    """A mutant's test dies where it stands: with its pid namespace go the processes that it leaves,
+    with its mount namespace what a launcher without one of its own has mounted, or made the root.
     A pid like no other's, because cgroups that it leaves bear that in their names."""
     pid = str(2000 + time.monotonic_ns() // 1_000_000 % 30_000)
     script = 'echo "$0" >/proc/sys/kernel/ns_last_pid; "$@"; exit $?'
     return [
-        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("unshare", "--mount", "--propagation", "private"),
+        *("--pid", "--fork", "--kill-child", "--mount-proc"),
         *("sh", "-c", script, pid),
     ]
 
 
-def run(argv: list[str], log: Path, **env: str) -> bool:
+def run(argv: list[str], log: Path, patience: float = PATIENCE_S, **env: str) -> bool:
     with log.open("wb") as out:
         try:
             done = subprocess.run(
@@ -88,7 +100,7 @@ def run(argv: list[str], log: Path, **env: str) -> bool:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                timeout=PATIENCE_S,
+                timeout=patience,
                 env={**os.environ, **env},
             )
         except subprocess.TimeoutExpired:
@@ -132,20 +144,28 @@ def test_passes(mutation: Mutation, log: Path) -> bool:
     )
 
 
-def judge(mutation: Mutation) -> str:
-    log = WORK / f"{mutation.name}.log"
+@contextmanager
+def built(mutation: Mutation) -> Iterator[bool]:
+    """Does it compile? The tree is as before afterwards."""
     texts = mutated(mutation, TREE)
     before = {path: path.read_text(encoding="utf-8") for path in texts}
     try:
         for path, text in texts.items():
             path.write_text(text, encoding="utf-8")
-        if not build(mutation):
-            shutil.copy(WORK / "build.log", log)
-            return "NO PROOF: it does not compile"
-        return "SURVIVED" if test_passes(mutation, log) else "killed"
+        compiles = build(mutation)
+        if not compiles:
+            shutil.copy(WORK / "build.log", WORK / f"{mutation.name}.log")
+        yield compiles
     finally:
         for path, text in before.items():
             path.write_text(text, encoding="utf-8")
+
+
+def judge(mutation: Mutation) -> str:
+    with built(mutation) as compiles:
+        if not compiles:
+            return NO_COMPILE
+        return "SURVIVED" if test_passes(mutation, WORK / f"{mutation.name}.log") else "killed"
 
 
 def unsound(mutations: list[Mutation]) -> set[tuple[str | None, str, str]]:
@@ -156,6 +176,44 @@ def unsound(mutations: list[Mutation]) -> set[tuple[str | None, str, str]]:
             found.add(mutation.aim)
             shutil.copy(WORK / "sound.log", WORK / f"sound-{mutation.name}.log")
     return found
+
+
+def pack(folder: Path, test: str) -> None:
+    """What tests/nested/inside.sh takes for a mutant: programs and a test."""
+    shutil.copytree(BUILD / "bin", folder / "bin")
+    (folder / "test").write_text(f"{test}\n", encoding="utf-8")
+
+
+def judge_nested(mutations: list[Mutation]) -> dict[str, str]:
+    """All of them in one nested host, with the programs as they are for each test."""
+    mutants, results = WORK / "nested", WORK / "nested-results"
+    verdicts = {}
+    for folder in (mutants, results):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    for mutation in {one.aim: one for one in mutations}.values():
+        if build(mutation):
+            pack(mutants / f"sound-{mutation.test}", mutation.test)
+    for mutation in mutations:
+        with built(mutation) as compiles:
+            if compiles:
+                pack(mutants / mutation.name, mutation.test)
+            else:
+                verdicts[mutation.name] = NO_COMPILE
+    host = [ROOT / "tests" / "nested" / "run.sh", ROOT / "build" / "nested", results, mutants]
+    run([str(word) for word in host], WORK / "nested.log", NESTED_S)
+
+    def passed(name: str) -> bool | None:
+        path = results / "mutants" / name
+        return path.read_text(encoding="utf-8") == "passed\n" if path.exists() else None
+
+    for mutation in mutations:
+        verdict = {True: "SURVIVED", False: "killed", None: f"NO PROOF: see {WORK}/nested.log"}
+        sound = passed(f"sound-{mutation.test}")
+        verdicts.setdefault(
+            mutation.name, NO_SOUND if sound is False else verdict[sound and passed(mutation.name)]
+        )
+    return verdicts
 
 
 def main(names: list[str]) -> int:
@@ -169,17 +227,19 @@ def main(names: list[str]) -> int:
     if not run(configure, WORK / "configure.log"):
         print(f"run.py: the tree cannot be configured: see {WORK}", file=sys.stderr)
         return 2
-    broken = unsound(mutations)
-    bad = []
-    for mutation in mutations:
-        began = time.monotonic()
-        no_proof = "NO PROOF: the test fails without the change too"
-        verdict = no_proof if mutation.aim in broken else judge(mutation)
-        print(f"{mutation.name:34} {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
-        if verdict != "killed":
-            bad.append(mutation.name)
-    print(f"{len(mutations) - len(bad)} of {len(mutations)} killed")
-    return 1 if bad else 0
+    here = [one for one in mutations if one.backend != NESTED]
+    broken = unsound(here)
+    verdicts = {}
+    for mutation in here:
+        verdicts[mutation.name] = NO_SOUND if mutation.aim in broken else judge(mutation)
+        print(f"{mutation.name:34} {verdicts[mutation.name]}", flush=True)
+    nested = [one for one in mutations if one.backend == NESTED]
+    for name, verdict in judge_nested(nested).items() if nested else ():
+        verdicts[name] = verdict
+        print(f"{name:34} {verdict}", flush=True)
+    killed = list(verdicts.values()).count("killed")
+    print(f"{killed} of {len(mutations)} killed")
+    return 0 if killed == len(mutations) else 1
 
 
 if __name__ == "__main__":

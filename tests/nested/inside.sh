@@ -4,6 +4,7 @@
 #
 #   host     Motte as the service that a user installs, then the core of the system tests
 #   guests   of these, the tests that are about single VMs
+#   mutants  each folder's programs and test, see tests/mutations/run.py
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top" || exit 1
 export PATH=$top/build/venv/bin:/usr/local/bin:$PATH HOME=/root
@@ -21,12 +22,29 @@ suite() {
         --junit-xml="$results/junit/nested-$name.xml" "$@" || failed=yes
 }
 
+# mutant FOLDER: says whether its test passes.
+mutant() {
+    local test
+    test=$(cat "$1/test")
+    if MOTTE_BUILD=$1 pytest -c tests/pyproject.toml --color=no -p no:cacheprovider -x -k "$test" \
+        "$(grep -lw "$test" tests/system/test_*.py)" >&2; then
+        echo passed
+    else
+        echo failed
+    fi
+}
+
 echo "inside: the tests begin after $(cut -d' ' -f1 /proc/uptime) s"
 modprobe -a kvm_amd ip_tables ip6_tables iptable_security ip6table_security xt_owner xt_physdev
 motted doctor
 failed=
 if grep -qw motte.suite=guests /proc/cmdline; then
     suite guests "${guests[@]}"
+elif grep -qw motte.suite=mutants /proc/cmdline; then
+    mkdir $results/mutants
+    for folder in /mutants/*; do
+        mutant "$folder" >"$results/mutants/${folder##*/}"
+    done
 else
     suite service tests/nested/system
     suite host tests/system "${guests[@]/#/--ignore=}"

@@ -1,5 +1,6 @@
 #!/bin/bash
-# run.sh DIR RESULTS: the core of the system tests, and Motte as a service, in hosts of their own.
+# run.sh DIR RESULTS [MUTANTS]: the core of the system tests, and Motte as a service, in hosts of their
+# own; or in one, what tests/mutations/run.py made in the folder MUTANTS.
 #
 # Whole machines in emulation: QEMU emulates AMD's SVM, so their KVM is like hardware's and Firecracker
 # boots an unmodified Linux. Debian with systemd, cgroup v2, xtables as modules; Motte is installed
@@ -9,17 +10,20 @@
 # DIR is what build.sh made; JUnit files land in RESULTS, all that a host said in DIR/console-*.log.
 set -euo pipefail
 
-readonly boot_seconds=180 run_seconds=840 suites=(host guests)
+readonly boot_seconds=180 run_seconds=840
+suites=(host guests)
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 die() {
     echo "run.sh: $*" >&2
     exit 1
 }
-[ $# -eq 2 ] || die "usage: run.sh DIR RESULTS"
+[ $# -eq 2 ] || [ $# -eq 3 ] || die "usage: run.sh DIR RESULTS [MUTANTS]"
 [ -e "$1/host.sqfs" ] || die "$1 has no host: build.sh $1 makes it"
 dir=$(cd "$1" && pwd)
 results=$(cd "$2" && pwd)
+mutants=${3-}
+[ -z "$mutants" ] || suites=(mutants)
 build=$top/build
 
 # Where deploy/fetch-firecracker.sh found or put it.
@@ -37,7 +41,9 @@ make_tree() {
     install -t "$stage/usr/local/bin" "$firecracker" "$jailer"
     install -d "$stage/$units"
     sed "s,@TOP@,$top,g" "$here/tests.service" >"$stage/$units/motte-tests.service"
-    tar -C "$stage" -c etc usr -C / "${top#/}"/{tests,openapi.yaml,build/dev/bin,build/venv} \
+    mkdir "$stage/mutants"
+    [ -z "$mutants" ] || cp -a "$mutants"/. "$stage/mutants"
+    tar -C "$stage" -c etc usr mutants -C / "${top#/}"/{tests,openapi.yaml,build/dev/bin,build/venv} \
         "${top#/}"/build/guest/{kernel,python.sqfs} |
         mksquashfs - "$dir/tree.sqfs" -tar -comp zstd -Xcompression-level 1 -noappend -quiet \
             -no-progress -root-mode 0755 -root-uid 0 -root-gid 0

@@ -14,6 +14,7 @@ import pytest
 from harness import host
 from harness.backend import build_dir
 from harness.daemon import UID_COUNT, Daemon
+from harness.waiting import wait_until
 
 pytestmark = pytest.mark.testguest
 
@@ -268,3 +269,19 @@ def test_R20_leftovers_sees_each_kind(
     finally:
         next(planted, None)
     daemon.assert_no_leftovers()
+
+
+def test_R20_leftovers_counts_a_spare_chain_once(start: Callable[..., Daemon]) -> None:
+    """It stands in a table of IPv4 and in one of IPv6. With two uids there are two."""
+    daemon = start(["--uid-count=2"])
+
+    def standing() -> list[set[str]]:
+        """VMs' chains by table, where there are any."""
+        tables = ("\n".join(lines) for lines in host.firewall().values())
+        return [set(found) for text in tables if (found := host.VM_CHAIN.findall(text))]
+
+    wait_until(lambda: [len(chains) for chains in standing()] == [2, 2])
+    first, second = standing()
+    assert first == second
+    assert sorted(daemon.leftovers()["spare_chains"]) == sorted(first)
+    assert "0 running, 2 chains spare, 0 left over\n" in daemon.admin("leftovers").stdout

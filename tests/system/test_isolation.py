@@ -115,21 +115,30 @@ def test_R26_uids_and_namespaces_are_a_vms_own(
 def test_R26_core_dumps_are_off_and_limits_are_set(
     daemon: Daemon, client: Client, backend: Backend
 ) -> None:
-    client.create(id="limited", memory_mib=backend.memory_mib)
+    vm = client.create(id="limited", memory_mib=backend.memory_mib)
     pid = vmm_of(daemon)
     limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8").splitlines()
     core = next(line for line in limits if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
     assert Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="utf-8").strip() == "0"
-    values = {}
-    for folder in host.cgroups_named(daemon.cgroup):
-        for name in ("memory.limit_in_bytes", "memory.max", "pids.max"):
-            path = Path(folder) / name
-            if path.exists():
-                values[name] = path.read_text(encoding="utf-8").strip()
-    memory = int(values.get("memory.limit_in_bytes", values.get("memory.max", "0")))
-    assert backend.memory_mib << 20 < memory < (backend.memory_mib + 512) << 20
+    folders = [
+        Path(name) for name in host.cgroups_named(daemon.cgroup) if name.endswith(vm["instance"])
+    ]
+    quota = vm["vcpus"] * 100_000
+    one = {"memory.swappiness": "0", "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": f"{quota}"}
+    two = {"memory.swap.max": "0", "cpu.max": f"{quota} 100000"}
+    memory, wanted = "memory.limit_in_bytes", one
+    if len(folders) == 1:
+        memory, wanted = "memory.max", two
+    values = {
+        name: (folder / name).read_text(encoding="utf-8").strip()
+        for folder in folders
+        for name in (memory, "pids.max", *wanted)
+        if (folder / name).exists()
+    }
+    assert backend.memory_mib << 20 < int(values[memory]) < (backend.memory_mib + 512) << 20
     assert 0 < int(values["pids.max"]) <= 256
+    assert {name: values.get(name) for name in wanted} == wanted
 
 
 @pytest.mark.core

@@ -67,6 +67,15 @@ def test_R26_a_vmms_rlimits_are_finite(daemon: Daemon, client: Client, backend: 
     assert limits["Max core file size"] == ("0", "0")
     assert all(0 < int(n) <= 4096 for n in limits["Max open files"]), limits
     assert all(0 < int(n) <= 1 << 30 for n in limits["Max file size"]), limits
+    assert limits["Max locked memory"] == ("0", "0")
+    report = client.expect(200, "GET", "/vms/limited/isolation").json()["lines"]
+    shown = {line["name"]: line["value"] for line in report}
+    for name, limit in (
+        ("file_size", "Max file size"),
+        ("open_files", "Max open files"),
+        ("locked_memory", "Max locked memory"),
+    ):
+        assert limits[limit] == (str(shown[name]),) * 2, name
 
 
 @pytest.mark.core

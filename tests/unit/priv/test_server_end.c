@@ -32,6 +32,33 @@ Test(priv_server, R24_the_vmms_log_is_apart_from_the_guests_console, .timeout = 
     bench_close(&bench);
 }
 
+/* Removed with the other's, which is waited for, it would not be there any more. */
+Test(priv_server, R20_a_chain_goes_after_all_else_of_its_instance, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm, other;
+    struct error err = {0};
+    char record[128], traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_reserve(&bench, &other);
+    bench_guard(&bench, &other, &BENCH_SHAPE);
+    snprintf(record, sizeof(record), "%s/priv/%s", bench.run, vm.instance);
+    cr_assert(unlink(record) == 0 && mkdir(record, 0700) == 0);
+    cr_assert_eq(priv_kill(bench.client, vm.instance, NULL, &err), -1);
+    bench_kill(&bench, &other, NULL);
+    bench_traces(&bench, other.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "chain record ");
+    cr_assert_eq(rmdir(record), 0);
+    bench_kill(&bench, &vm, NULL);
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
+    bench_close(&bench);
+}
+
 Test(priv_server, R24_a_kill_that_failed_later_on_keeps_the_status_for_the_next, .timeout = 60)
 {
     struct bench bench;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -48,11 +49,12 @@ static void assert_well(void)
 Test(priv_isolation, R22_every_line_of_a_sound_vm_is_ok, .timeout = 60)
 {
     static const char *const names[] = {
-        "seccomp",         "no_new_privs",     "capabilities",  "uid",           "namespace_net",
-        "namespace_mnt",   "namespace_pid",    "namespace_ipc", "namespace_uts", "core_dumps",
-        "image_read_only", "kernel_read_only", "image_digest",  "cgroup_member", "cgroup_memory",
-        "cgroup_swap",     "cgroup_cpu",       "cgroup_pids",   "cgroup_io",     "firewall_ipv4",
-        "firewall_ipv6"};
+        "seccomp",       "no_new_privs",    "capabilities",     "uid",
+        "namespace_net", "namespace_mnt",   "namespace_pid",    "namespace_ipc",
+        "namespace_uts", "core_dumps",      "file_size",        "open_files",
+        "locked_memory", "image_read_only", "kernel_read_only", "image_digest",
+        "cgroup_member", "cgroup_memory",   "cgroup_swap",      "cgroup_cpu",
+        "cgroup_pids",   "cgroup_io",       "firewall_ipv4",    "firewall_ipv6"};
     struct report report;
     up();
     report_read(&bench, &vm, &report);
@@ -72,6 +74,9 @@ Test(priv_isolation, R22_every_line_of_a_sound_vm_is_ok, .timeout = 60)
     cr_assert_eq(line_of(&report, "cgroup_swap")->value, 0);
     cr_assert(line_of(&report, "firewall_ipv4")->has_value);
     cr_assert_not(line_of(&report, "core_dumps")->has_value);
+    cr_assert_eq(line_of(&report, "file_size")->value, 192 << 20); /* its memory, and the VMM's */
+    cr_assert_eq(line_of(&report, "open_files")->value, 2048);
+    cr_assert_eq(line_of(&report, "locked_memory")->value, 0);
     struct stat st;
     char path[64];
     snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)bench_pid(&vm));
@@ -230,6 +235,36 @@ Test(priv_isolation, R26_a_vmm_moved_out_of_its_cgroup_fails, .timeout = 60)
     snprintf(pid, sizeof(pid), "%d", (int)bench_pid(&vm));
     cr_assert_eq(fs_write_at(cgroups->mount[last], "cgroup.procs", pid), 0, "%m");
     assert_wrong(" cgroup_member", ERR_CGROUP);
+    bench_close(&bench);
+}
+
+/* ---- rlimits ---- */
+
+/* As the VMM can. */
+static void limit_softly(__rlimit_resource_t resource, rlim_t soft, rlim_t hard)
+{
+    pid_t target = bench_pid(&vm), pid = fork();
+    int status = -1;
+    if (pid == 0)
+        _exit(setresgid(vm.uid, vm.uid, vm.uid) < 0 || setresuid(vm.uid, vm.uid, vm.uid) < 0 ||
+              prlimit(target, resource, &(struct rlimit){soft, hard}, NULL) < 0);
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(status, 0);
+}
+
+/* The soft one; a hard one can be raised by few, and by no VMM: test_server_standin.c. */
+Test(priv_isolation, R26_a_changed_rlimit_fails_its_line, .timeout = 60)
+{
+    const rlim_t size = 192 << 20, files = 2048;
+    up();
+    limit_softly(RLIMIT_FSIZE, size - 1, size);
+    assert_wrong(" file_size", ERR_GUARD);
+    limit_softly(RLIMIT_FSIZE, size, size);
+    assert_well();
+    limit_softly(RLIMIT_NOFILE, files - 1, files);
+    assert_wrong(" open_files", ERR_GUARD);
+    limit_softly(RLIMIT_NOFILE, files, files);
+    assert_well();
     bench_close(&bench);
 }
 

@@ -13,7 +13,22 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum guard { SECCOMP, NO_NEW_PRIVS, CAPABILITIES, UID, NET, MNT, PID, IPC, UTS, CORE, ALL };
+enum guard {
+    SECCOMP,
+    NO_NEW_PRIVS,
+    CAPABILITIES,
+    UID,
+    NET,
+    MNT,
+    PID,
+    IPC,
+    UTS,
+    CORE,
+    FSIZE,
+    NOFILE,
+    MEMLOCK,
+    ALL
+};
 
 static const struct {
     const char *line;
@@ -30,10 +45,27 @@ static const struct {
     [IPC] = {"namespace_ipc", CLONE_NEWIPC, PRIV_LINE_ABSENT},
     [UTS] = {"namespace_uts", CLONE_NEWUTS, PRIV_LINE_ABSENT},
     [CORE] = {"core_dumps", 0, PRIV_LINE_WRONG},
+    [FSIZE] = {"file_size", 0, PRIV_LINE_WRONG},
+    [NOFILE] = {"open_files", 0, PRIV_LINE_WRONG},
+    [MEMLOCK] = {"locked_memory", 0, PRIV_LINE_WRONG},
 };
 
 static struct bench bench;
 static struct bench_vm vm;
+
+static bool limit(enum guard without)
+{
+    static const __rlimit_resource_t resources[PRIV_RLIMITS] = {RLIMIT_CORE, RLIMIT_FSIZE,
+                                                                RLIMIT_NOFILE, RLIMIT_MEMLOCK};
+    uint64_t values[PRIV_RLIMITS];
+    priv_rlimits(bench.server, &BENCH_SHAPE, values);
+    for (size_t i = 0; i < PRIV_RLIMITS; i++) {
+        rlim_t hard = values[i] + (without == CORE + i);
+        if (setrlimit(resources[i], &(struct rlimit){values[i], hard}) < 0)
+            return false;
+    }
+    return true;
+}
 
 static bool filter(void)
 {
@@ -46,9 +78,8 @@ static bool filter(void)
  * ask threads that are not there to change their ids too. */
 __attribute__((noreturn)) static void stand(enum guard without, int ready)
 {
-    const rlim_t core = without == CORE ? 1 << 20 : 0;
     uid_t uid = vm.uid + (without == UID);
-    bool done = setrlimit(RLIMIT_CORE, &(struct rlimit){core, core}) == 0;
+    bool done = limit(without);
     done = done && (without == SECCOMP || filter());
     done = done && (without == NO_NEW_PRIVS || prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL) == 0);
     done = done && (without != CAPABILITIES || prctl(PR_SET_KEEPCAPS, 1UL) == 0);

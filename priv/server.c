@@ -124,28 +124,50 @@ static int open_guards(struct priv_server *server, struct error *err)
     return 0;
 }
 
-/* Identity first, then the rest: a process with this pid, start time and boot is the one that was
- * launched and may be killed; only one that also has its uid, namespace and cgroup is alive. */
+/* Is it where only processes of this instance are? A VMM that got out of one of the two is still in
+ * the other. */
+static bool is_inside(const struct priv_server *server, const struct priv_record *record)
+{
+    struct error ignored = {0};
+    uint64_t netns = 0;
+    return (priv_proc_namespace(record->pid, "net", &netns, &ignored) == 0 &&
+            netns == record->netns) ||
+           (server->cgroups.count > 0 &&
+            priv_cgroup_holds(&server->cgroups, record->instance, record->pid));
+}
+
+/* Everything about a VMM that runs as it was launched, its own word for who it is included. */
+static bool is_whole(const struct priv_server *server, const struct priv_record *record)
+{
+    struct error ignored = {0};
+    uint64_t netns = 0;
+    char path[32], text[8192];
+    snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
+    if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0 ||
+        !priv_proc_ids_are(text, "Uid", record->uid) ||
+        priv_proc_namespace(record->pid, "net", &netns, &ignored) < 0 || netns != record->netns ||
+        !priv_cgroup_holds(&server->cgroups, record->instance, record->pid))
+        return false;
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", record->pid);
+    ssize_t len = fs_read_at(AT_FDCWD, path, text, sizeof(text));
+    return len > 0 && memmem(text, (size_t)len, record->instance, ID_INSTANCE_LEN) != NULL;
+}
+
+/* Pid, start time and boot name one process. It gets a signal only if it also is where no other is,
+ * and is adopted only if all is as it was made. */
 static void match_process(struct priv_server *server, struct priv_instance_slot *slot)
 {
     struct priv_record *record = &slot->record;
     struct error ignored = {0};
-    uint64_t start = 0, netns = 0;
-    char path[32], status[8192];
+    uint64_t start = 0;
     if (record->pid <= 0 || strcmp(record->boot_id, server->boot_id) != 0)
         return;
     cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
     if (pidfd < 0 || priv_proc_start(record->pid, &start, &ignored) < 0 ||
-        start != record->start_time || priv_pidfd_ended(pidfd))
+        start != record->start_time || !is_inside(server, record) || priv_pidfd_ended(pidfd))
         return;
     priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
-    snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
-    slot->matches = fs_read_at(AT_FDCWD, path, status, sizeof(status)) >= 0 &&
-                    priv_proc_ids_are(status, "Uid", record->uid) &&
-                    priv_proc_namespace(record->pid, "net", &netns, &ignored) == 0 &&
-                    netns == record->netns &&
-                    priv_cgroup_holds(&server->cgroups, record->instance, record->pid) &&
-                    !priv_pidfd_ended(pidfd);
+    slot->matches = is_whole(server, record) && !priv_pidfd_ended(pidfd);
     slot->pidfd = TAKE_FD(pidfd);
 }
 

@@ -8,6 +8,8 @@
 
 /* vms.c */
 api_handler api_vm_create, api_vm_list, api_vm_get, api_vm_delete;
+/* keepalive.c */
+api_handler api_vm_keepalive;
 /* exec.c */
 api_handler api_exec_create;
 /* isolation.c */

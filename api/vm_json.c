@@ -27,16 +27,15 @@ cJSON *api_guards_json(uint32_t set)
 }
 
 /* The row holds CLOCK_BOOTTIME, which setting the wall clock does not move; clients read wall time.
- * Two reads of both clocks differ a little each time, so the answer is anchored to when the VM
- * began to run: it stays the same to the millisecond unless the wall clock was really set since. */
+ * Two reads of both clocks differ a little each time, so the answer is what was true when the end
+ * was set: it stays the same to the millisecond unless the wall clock was really set since. */
 int64_t api_vm_expires_wall_ms(const struct store_vm *vm)
 {
     enum { SET_MS = 2000 };
     if (vm->expires_boot_ms <= 0)
         return 0;
     int64_t exact = clock_wall_ms() + vm->expires_boot_ms - clock_boot_ms();
-    int64_t anchored = vm->state_wall_ms + vm->ttl_s * 1000;
-    return llabs(anchored - exact) <= SET_MS ? anchored : exact;
+    return llabs(vm->expires_wall_ms - exact) <= SET_MS ? vm->expires_wall_ms : exact;
 }
 
 static int add_time(cJSON *json, const char *name, int64_t wall_ms)
@@ -81,8 +80,26 @@ static int add_shape(cJSON *json, const struct store_vm *vm)
                    json_add_number(json, "vcpus", vm->vcpus) < 0 ||
                    json_add_number(json, "memory_mib", vm->memory_mib) < 0 ||
                    json_add_number(json, "disk_mib", vm->disk_mib) < 0 ||
-                   json_add_string(json, "seccomp", vm->seccomp) < 0 ||
-                   json_add_number(json, "ttl_s", (double)vm->ttl_s) < 0
+                   json_add_string(json, "seccomp", vm->seccomp) < 0
+               ? -1
+               : 0;
+}
+
+/* How long it lives, and whether its agent does. */
+static int add_life(cJSON *json, const struct store_vm *vm)
+{
+    static const char *const agents[] = {
+        [STORE_AGENT_RESPONSIVE] = "responsive", [STORE_AGENT_UNRESPONSIVE] = "unresponsive"};
+    cJSON *idle = vm->idle_s > 0 ? cJSON_CreateObject() : cJSON_CreateNull();
+    bool failed = vm->idle_s > 0 && (json_add_number(idle, "after_s", (double)vm->idle_s) < 0 ||
+                                     json_add_string(idle, "action", "delete") < 0);
+    if (json_add(json, "idle", idle) < 0 || failed)
+        return -1;
+    const char *agent = (unsigned)vm->agent < COUNT_OF(agents) ? agents[vm->agent] : NULL;
+    return json_add_number(json, "ttl_s", (double)vm->ttl_s) < 0 ||
+                   json_add_string(json, "on_unresponsive",
+                                   vm->on_unresponsive == STORE_DELETE ? "delete" : "keep") < 0 ||
+                   json_add_string(json, "agent", agent) < 0
                ? -1
                : 0;
 }
@@ -102,7 +119,7 @@ cJSON *api_vm_json(const struct store_vm *vm)
     if (json == NULL || json_add_string(json, "id", vm->id) < 0 ||
         json_add_string(json, "instance", vm->instance) < 0 ||
         json_add_string(json, "owner", vm->owner) < 0 || add_state(json, vm) < 0 ||
-        add_shape(json, vm) < 0 ||
+        add_shape(json, vm) < 0 || add_life(json, vm) < 0 ||
         add_stored(json, "labels", vm->labels, cJSON_CreateObject()) < 0 ||
         add_isolation(json, vm) < 0 || add_time(json, "created_at", vm->created_wall_ms) < 0 ||
         add_time(json, "expires_at", api_vm_expires_wall_ms(vm)) < 0 ||

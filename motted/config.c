@@ -29,6 +29,7 @@ static void set_defaults(struct motted_config *config)
         .max_io_mib_s = 512,
         .max_iops = 20000,
         .boot_timeout_ms = 60000,
+        .answer_timeout_ms = 2000,
         .memory_overcommit = 1.0,
     };
 }

@@ -64,6 +64,7 @@ static void fill(const struct motted_config *config, const struct motted_front *
     add(arguments, "--state-dir=%s", config->state_dir);
     add(arguments, "--default-image=%s", config->default_image);
     add(arguments, "--boot-timeout-ms=%llu", (unsigned long long)config->boot_timeout_ms);
+    add(arguments, "--answer-timeout-ms=%llu", (unsigned long long)config->answer_timeout_ms);
     add(arguments, "--log-level=%d", (int)config->log_level);
     for (size_t i = 0; i < front->listener_count; i++)
         add(arguments, "--listen=%s:%d", front->tcp[i] ? "tcp" : "unix", front->listeners[i]);

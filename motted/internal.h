@@ -32,7 +32,7 @@ struct motted_config {
     uint32_t without; /* enum priv_guard bits */
     bool dev, purge, help, version;
     uint64_t uid_base, uid_count, max_vms, max_vcpus, max_memory_mib, max_disk_mib;
-    uint64_t max_io_mib_s, max_iops, boot_timeout_ms;
+    uint64_t max_io_mib_s, max_iops, boot_timeout_ms, answer_timeout_ms;
     double memory_overcommit;
 };
 

@@ -48,6 +48,8 @@ static const struct option options[] = {
      "memory of all VMs together, as a share of the host's (1.0)"},
     {"boot-timeout-ms", NUMBER, FIELD(boot_timeout_ms), 100, 3600000,
      "from start to the guest's hello (60000)"},
+    {"answer-timeout-ms", NUMBER, FIELD(answer_timeout_ms), 100, 600000,
+     "a VMM or agent that does not answer within it three times in a row hangs (2000)"},
     {"without", WITHOUT, FIELD(without), 0, 0,
      "a guard to go without: firewall, cgroup or seccomp; shows in every VM's record"},
     {"log-level", LEVEL, FIELD(log_level), 0, 0, "error, warn, info or debug (info)"},

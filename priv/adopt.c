@@ -28,44 +28,72 @@ static int find_process(const struct priv_record *record, int *ret_pidfd, struct
     return 0;
 }
 
-/* Its uid, namespace and cgroup; with an error that has an errno if they cannot be read. */
-static int match_guards(const struct priv_server *server, const struct priv_record *record,
-                        struct error *err)
+struct likeness {
+    bool uid, namespace, cgroup, name; /* name: its command line says whose it is */
+};
+
+static int look_for_cgroup(const struct priv_server *server, const struct priv_record *record,
+                           bool *ret, struct error *err)
 {
-    char path[32], status[8192];
-    uint64_t netns = 0;
-    snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
-    if (fs_read_at(AT_FDCWD, path, status, sizeof(status)) < 0)
-        return error_set(err, ERR_SYSTEM, errno, "reading %s", path);
-    if (priv_proc_namespace(record->pid, "net", &netns, err) < 0)
+    struct error wrong = {0};
+    *ret = priv_cgroup_holds(&server->cgroups, record->instance, record->pid, &wrong) == 0;
+    if (!*ret && wrong.sys != 0) {
+        *err = wrong;
         return -1;
-    if (!priv_proc_ids_are(status, "Uid", record->uid) || netns != record->netns)
-        return error_set(err, ERR_GUARD, 0, "process %d is another one", record->pid);
-    return priv_cgroup_holds(&server->cgroups, record->instance, record->pid, err);
+    }
+    return 0;
 }
 
-/* Identity first, then the rest: a process with this pid, start time and boot is the one that was
- * launched and may be killed; only one that also has its uid, namespace and cgroup is alive. Where
- * that cannot be read nothing is concluded: the start fails, and the VM runs on. */
+/* -1: it cannot be read. */
+static int look_at(const struct priv_server *server, const struct priv_record *record,
+                   struct likeness *ret, struct error *err)
+{
+    char path[32], text[8192];
+    uint64_t netns = 0;
+    snprintf(path, sizeof(path), "/proc/%d/status", record->pid);
+    if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "reading %s", path);
+    ret->uid = priv_proc_ids_are(text, "Uid", record->uid);
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", record->pid);
+    ssize_t len = fs_read_at(AT_FDCWD, path, text, sizeof(text));
+    if (len < 0)
+        return error_set(err, ERR_SYSTEM, errno, "reading %s", path);
+    ret->name = memmem(text, (size_t)len, record->instance, ID_INSTANCE_LEN) != NULL;
+    if (priv_proc_namespace(record->pid, "net", &netns, err) < 0)
+        return -1;
+    ret->namespace = netns == record->netns;
+    return look_for_cgroup(server, record, &ret->cgroup, err);
+}
+
+/* Pid, start time and boot name one process. It gets a signal only if it also is where only processes
+ * of this instance are (a VMM that got out of its namespace or its cgroup is still in the other), and
+ * is adopted only if all is as it was made. Where that cannot be read nothing is concluded: the start
+ * fails, and the VM runs on. */
 static int match_process(struct priv_server *server, struct priv_instance_slot *slot,
                          struct error *err)
 {
     const struct priv_record *record = &slot->record;
-    struct error ignored = {0}, wrong = {0};
+    struct error ignored = {0}, unread = {0};
+    struct likeness like = {0};
+    cleanup_close int pidfd = -1;
     if (record->pid <= 0 || strcmp(record->boot_id, server->boot_id) != 0)
         return 0;
-    if (find_process(record, &slot->pidfd, err) < 0)
+    if (find_process(record, &pidfd, err) < 0)
         return -1;
-    if (slot->pidfd < 0)
+    if (pidfd < 0)
         return 0;
-    priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
-    int result = match_guards(server, record, &wrong);
-    bool ended = priv_pidfd_ended(slot->pidfd);
-    if (result < 0 && !ended && wrong.sys != 0) {
-        *err = wrong;
+    int result = look_at(server, record, &like, &unread);
+    if (priv_pidfd_ended(pidfd))
+        return 0;
+    if (result < 0) {
+        *err = unread;
         return error_wrap(err, "instance %s", record->instance);
     }
-    slot->matches = result == 0 && !ended;
+    if (!like.namespace && !(like.cgroup && server->cgroups.count > 0))
+        return 0;
+    priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
+    slot->matches = like.uid && like.namespace && like.cgroup && like.name;
+    slot->pidfd = TAKE_FD(pidfd);
     return 0;
 }
 

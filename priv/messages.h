@@ -59,8 +59,8 @@ enum priv_guard { PRIV_GUARD_FIREWALL = 1, PRIV_GUARD_CGROUP = 2, PRIV_GUARD_SEC
 enum priv_state { PRIV_RESERVED = 1, PRIV_GUARDED, PRIV_LAUNCHED, PRIV_DEAD };
 
 /* Sockets of a launched VMM, opened O_PATH beneath its jail after checks (type, owner); group and
- * mode are set so that the front may connect. OPEN waits up to 5 s for the socket to appear, or
- * ends when the VMM does (ERR_VMM_EXITED, with what it last wrote). */
+ * mode are set so that the front may connect. OPEN waits up to 5 s for the socket to appear (not
+ * after adoption), or ends when the VMM does (ERR_VMM_EXITED, with what it last wrote). */
 enum priv_socket {
     PRIV_SOCKET_API = 1, /* Firecracker's API or QEMU's QMP */
     PRIV_SOCKET_VSOCK,   /* Firecracker only */

@@ -142,7 +142,8 @@ static int open_socket(struct priv_server *server, const struct priv_instance_sl
     snprintf(path, sizeof(path), "/proc/self/fd/%d", directory);
     if (directory < 0 || notify < 0 || inotify_add_watch(notify, path, IN_CREATE) < 0)
         return error_set(err, ERR_HYPERVISOR, errno, "watching the jail for %s", name);
-    int64_t deadline = clock_mono_ms() + PRIV_OPEN_TIMEOUT_MS;
+    /* One that was adopted listens already, or never will: nobody waits for it at start. */
+    int64_t deadline = clock_mono_ms() + (slot->child ? PRIV_OPEN_TIMEOUT_MS : 0);
     for (;;) {
         struct stat st;
         bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;

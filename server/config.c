@@ -39,14 +39,25 @@ static int take_image(struct server_config *config, const char *name, const char
     return 0;
 }
 
-static int take_boot_timeout(struct server_config *config, const char *name, const char *value,
-                             struct error *err)
+static int take_ms(const char *name, const char *value, int *ret, struct error *err)
 {
     uint64_t ms = 0;
     if (kv_number(name, value, 100, 600000, &ms, err) < 0)
         return -1;
-    config->boot_timeout_ms = (int)ms;
+    *ret = (int)ms;
     return 0;
+}
+
+static int take_boot_timeout(struct server_config *config, const char *name, const char *value,
+                             struct error *err)
+{
+    return take_ms(name, value, &config->boot_timeout_ms, err);
+}
+
+static int take_answer_timeout(struct server_config *config, const char *name, const char *value,
+                               struct error *err)
+{
+    return take_ms(name, value, &config->answer_timeout_ms, err);
 }
 
 static int take_log_level(struct server_config *config, const char *name, const char *value,
@@ -99,6 +110,7 @@ static const struct option options[] = {
     {"--state-dir", take_state_dir},
     {"--default-image", take_image},
     {"--boot-timeout-ms", take_boot_timeout},
+    {"--answer-timeout-ms", take_answer_timeout},
     {"--log-level", take_log_level},
     {"--listen", take_listen},
     {"--metrics", take_metrics},
@@ -133,8 +145,10 @@ static int check(const struct server_config *config, struct error *err)
 
 int server_config_parse(int argc, char **argv, struct server_config *ret, struct error *err)
 {
-    struct server_config config = {
-        .boot_timeout_ms = 10000, .log_level = LOG_LEVEL_INFO, .token_fd = -1};
+    struct server_config config = {.boot_timeout_ms = 10000,
+                                   .answer_timeout_ms = 2000,
+                                   .log_level = LOG_LEVEL_INFO,
+                                   .token_fd = -1};
     for (int i = 1; i < argc; i++)
         if (take(&config, argv[i], err) < 0)
             return -1;

@@ -86,6 +86,7 @@ static int open_vmm(struct front *front, struct error *err)
         .state_dir = front->state_dir,
         .default_image = front->config.default_image,
         .boot_timeout_ms = front->config.boot_timeout_ms,
+        .answer_timeout_ms = front->config.answer_timeout_ms,
         .observer = server_metrics_observer(front->metrics),
     };
     return vmm_open(&config, &front->vmm, err);

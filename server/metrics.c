@@ -111,6 +111,12 @@ static void on_audit_lost(void *context)
     count(&metrics->audit_lost);
 }
 
+static void on_unresponsive(void *context, const char *what)
+{
+    struct server_metrics *metrics = context;
+    count(strcmp(what, "vmm") == 0 ? &metrics->unresponsive_vmms : &metrics->unresponsive_agents);
+}
+
 struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
 {
     return (struct vmm_observer){.context = metrics,
@@ -120,7 +126,8 @@ struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
                                  .ended = on_ended,
                                  .isolation = on_isolation,
                                  .violation = on_violation,
-                                 .audit_lost = on_audit_lost};
+                                 .audit_lost = on_audit_lost,
+                                 .unresponsive = on_unresponsive};
 }
 
 /* ---- requests ---- */

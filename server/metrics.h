@@ -33,6 +33,7 @@ struct server_metrics {
     struct server_histogram spawn, steps[METRICS_STEPS], exec, requests[METRICS_ROUTES];
     atomic_uint_fast64_t ends[METRICS_REASONS], isolation_failures[METRICS_LINES];
     atomic_uint_fast64_t violations[METRICS_SYSCALLS], audit_lost;
+    atomic_uint_fast64_t unresponsive_vmms, unresponsive_agents;
     atomic_uint_fast64_t statuses[METRICS_ROUTES][METRICS_STATUSES];
 };
 

@@ -86,6 +86,15 @@ static void put_execs(struct text *text, const struct server_metrics *metrics)
             load(&metrics->ends[reason]));
 }
 
+static void put_unresponsive(struct text *text, const struct server_metrics *metrics)
+{
+    family(text, "motte_unresponsive_total", "counter",
+           "Times that a VMM, which is then killed, or a guest's agent was found not to answer.");
+    PUT(text, "motte_unresponsive_total{what=\"vmm\"} %llu\n", load(&metrics->unresponsive_vmms));
+    PUT(text, "motte_unresponsive_total{what=\"agent\"} %llu\n",
+        load(&metrics->unresponsive_agents));
+}
+
 static void put_isolation(struct text *text, const struct server_metrics *metrics)
 {
     family(text, "motte_isolation_failures_total", "counter",
@@ -268,6 +277,7 @@ int server_metrics_text(void *sources, struct buf *ret, struct error *err)
     struct text text = {.buf = ret};
     put_spawns(&text, from->metrics);
     put_execs(&text, from->metrics);
+    put_unresponsive(&text, from->metrics);
     put_isolation(&text, from->metrics);
     put_violations(&text, from->metrics);
     put_requests(&text, from->metrics);

@@ -30,7 +30,7 @@ struct server_listener {
 
 struct server_config {
     const char *state_dir, *default_image; /* borrowed from argv */
-    int boot_timeout_ms;
+    int boot_timeout_ms, answer_timeout_ms;
     enum log_level log_level;
     struct server_listener listeners[SERVER_LISTENERS_MAX];
     size_t listener_count;

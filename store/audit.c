@@ -11,6 +11,8 @@ static const char *const kinds[] = {
     [STORE_AUDIT_SECCOMP_VIOLATION] = "seccomp_violation",
     [STORE_AUDIT_VMM_EXITED] = "vmm_exited",
     [STORE_AUDIT_ENDED] = "ended",
+    [STORE_AUDIT_UNRESPONSIVE] = "unresponsive",
+    [STORE_AUDIT_RESPONSIVE] = "responsive",
 };
 
 const char *store_audit_kind_name(enum store_audit_kind kind)

@@ -107,7 +107,8 @@ static int running(sqlite3 *db, void *context, struct error *err)
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_prepare(db,
                       "UPDATE vms SET state = ?2, state_wall_ms = ?3, expires_boot_ms = ?4,"
-                      " steps = ?5, guest = ?6, reason = '', message = ''"
+                      " steps = ?5, guest = ?6, expires_wall_ms = ?8, idle_since_boot_ms = ?9,"
+                      " agent = ?10, reason = '', message = ''"
                       " WHERE instance = ?1 AND state = ?7",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, vm->instance, err) < 0 ||
@@ -116,7 +117,10 @@ static int running(sqlite3 *db, void *context, struct error *err)
         store_bind_number(statement, 4, vm->expires_boot_ms, err) < 0 ||
         store_bind_text(statement, 5, vm->steps, err) < 0 ||
         store_bind_text(statement, 6, vm->guest, err) < 0 ||
-        store_bind_number(statement, 7, STORE_CREATING, err) < 0 || run(statement, err) < 0)
+        store_bind_number(statement, 7, STORE_CREATING, err) < 0 ||
+        store_bind_number(statement, 8, vm->expires_wall_ms, err) < 0 ||
+        store_bind_number(statement, 9, vm->idle_since_boot_ms, err) < 0 ||
+        store_bind_number(statement, 10, vm->agent, err) < 0 || run(statement, err) < 0)
         return -1;
     if (sqlite3_changes(db) == 0)
         return error_set(err, ERR_CANCELLED, 0, "VM `%s` was deleted while it was made", vm->id);
@@ -181,9 +185,10 @@ static int certify(sqlite3 *db, const struct ending *ending, struct error *err)
     if (store_prepare(db,
                       "INSERT OR REPLACE INTO certificates (seq, instance, id, owner, state,"
                       " reason, message, console, image, image_digest, hypervisor, without,"
-                      " created_wall_ms, ended_wall_ms)"
+                      " created_wall_ms, ended_wall_ms, ended_up_ms)"
                       " SELECT seq, instance, id, owner, ?2, ?3, ?4, ?5, image, image_digest,"
-                      " hypervisor, without, created_wall_ms, ?6 FROM vms WHERE instance = ?1",
+                      " hypervisor, without, created_wall_ms, ?6, (SELECT up_ms FROM clock)"
+                      " FROM vms WHERE instance = ?1",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, ending->instance, err) < 0 ||
         store_bind_number(statement, 2, ending->state, err) < 0 ||

@@ -120,6 +120,11 @@ int store_audit_put(sqlite3 *db, const char *instance, enum store_audit_kind kin
     X(NUMBER, created_wall_ms)                                                                     \
     X(NUMBER, state_wall_ms)                                                                       \
     X(NUMBER, expires_boot_ms)                                                                     \
+    X(NUMBER, expires_wall_ms)                                                                     \
+    X(NUMBER, idle_s)                                                                              \
+    X(NUMBER, idle_since_boot_ms)                                                                  \
+    X(NUMBER, agent)                                                                               \
+    X(NUMBER, on_unresponsive)                                                                     \
     X(TEXT, boot)                                                                                  \
     X(TEXT, labels)                                                                                \
     X(TEXT, steps)                                                                                 \

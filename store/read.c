@@ -206,6 +206,48 @@ int store_vm_all(struct store *store, struct store_vm **ret, size_t *ret_count, 
     return 0;
 }
 
+struct names {
+    char (*name)[ID_INSTANCE_SIZE]; /* owned */
+    size_t count;
+};
+
+static void cleanup_names(struct names *names)
+{
+    free(names->name);
+}
+
+static int read_instances(sqlite3 *db, struct names *names, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, "SELECT instance FROM vms", &statement, err) < 0)
+        return -1;
+    int row = 0;
+    while ((row = store_step(statement, err)) == 1) {
+        char(*grown)[ID_INSTANCE_SIZE] =
+            reallocarray(names->name, names->count + 1, sizeof(*names->name));
+        if (grown == NULL)
+            return error_set(err, ERR_NO_MEMORY, 0, "out of memory while listing VMs");
+        names->name = grown;
+        snprintf(grown[names->count++], sizeof(*grown), "%s",
+                 (const char *)sqlite3_column_text(statement, 0));
+    }
+    return row;
+}
+
+int store_vm_instances(struct store *store, char (**ret)[ID_INSTANCE_SIZE], size_t *ret_count,
+                       struct error *err)
+{
+    cleanup(cleanup_names) struct names names = {0};
+    sqlite3 *db = store_reader_take(store);
+    int result = read_instances(db, &names, err);
+    store_reader_give(store, db);
+    if (result < 0)
+        return -1;
+    *ret_count = names.count;
+    *ret = TAKE_PTR(names.name);
+    return 0;
+}
+
 static int read_totals(sqlite3 *db, struct store_totals *totals, struct error *err)
 {
     cleanup_statement sqlite3_stmt *statement = NULL;

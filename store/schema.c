@@ -73,5 +73,18 @@ static const char version_2[] = "CREATE TABLE audit ("
                                 "CREATE TABLE audit_size (entries INTEGER NOT NULL) STRICT;"
                                 "INSERT INTO audit_size VALUES (0);";
 
-const char *const store_migrations[] = {version_1, version_2};
+/* clock: time that this host was up, as far as the service knows, from start to start of it and over
+ * reboots; certificates age by it, so that setting the wall clock ages none. */
+static const char version_3[] =
+    "ALTER TABLE vms ADD COLUMN expires_wall_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vms ADD COLUMN idle_s INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vms ADD COLUMN idle_since_boot_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vms ADD COLUMN agent INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vms ADD COLUMN on_unresponsive INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE certificates ADD COLUMN ended_up_ms INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE clock (up_ms INTEGER NOT NULL, boot TEXT NOT NULL, boot_ms INTEGER NOT NULL) "
+    "STRICT;"
+    "INSERT INTO clock VALUES (0, '', 0);";
+
+const char *const store_migrations[] = {version_1, version_2, version_3};
 const int store_version = (int)COUNT_OF(store_migrations);

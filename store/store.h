@@ -39,6 +39,12 @@ enum store_state {
 const char *store_state_name(enum store_state state);           /* "running" */
 int store_state_parse(const char *name, enum store_state *ret); /* 0 or -1 */
 
+/* Does a VM's agent answer? */
+enum store_agent { STORE_AGENT_UNKNOWN, STORE_AGENT_RESPONSIVE, STORE_AGENT_UNRESPONSIVE };
+
+/* What happens to a VM whose agent does not. */
+enum store_policy { STORE_KEEP, STORE_DELETE };
+
 struct store_vm {
     char instance[ID_INSTANCE_SIZE];
     char id[ID_VM_MAX + 1]; /* unique per owner among VMs that have not ended */
@@ -59,6 +65,11 @@ struct store_vm {
     int64_t ttl_s;
     int64_t created_wall_ms, state_wall_ms;
     int64_t expires_boot_ms; /* CLOCK_BOOTTIME of this boot */
+    int64_t expires_wall_ms; /* the same moment as it was told when it was set; decides nothing */
+    int64_t idle_s;          /* ends after so long without a command; 0: never */
+    int64_t idle_since_boot_ms; /* CLOCK_BOOTTIME; 0: a command runs */
+    enum store_agent agent;
+    enum store_policy on_unresponsive;
     char boot[ID_BOOT_SIZE];
     char labels[STORE_LABELS_MAX]; /* JSON object of strings, keys sorted */
     char steps[STORE_STEPS_MAX];   /* JSON array [{"name":…,"ms":…}] */
@@ -85,6 +96,17 @@ int store_vm_deleting(struct store *store, const char *owner, const char *id, st
 int store_vm_end(struct store *store, const char *instance, enum store_state state,
                  const char *reason, const char *message, const char *console, struct error *err);
 
+/* While it runs: at `boot_ms` somebody said that it is still needed. It will live for ttl_s more, or
+ * longer if it would anyway; 0: for its own ttl_s. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING.
+ * Returns the row. */
+int store_vm_keepalive(struct store *store, const char *owner, const char *id, int64_t ttl_s,
+                       int64_t boot_ms, struct store_vm *ret, struct error *err);
+/* 0: a command runs. An unknown instance: success, here and in the next. */
+int store_vm_idle(struct store *store, const char *instance, int64_t since_boot_ms,
+                  struct error *err);
+int store_vm_agent(struct store *store, const char *instance, enum store_agent agent,
+                   struct error *err);
+
 /* owner NULL: any (admin). ERR_VM_UNKNOWN; ERR_VM_GONE (message says the reason) when only a
  * certificate is left. */
 int store_vm_get(struct store *store, const char *owner, const char *id, struct store_vm *ret,
@@ -107,6 +129,13 @@ int store_vm_list(struct store *store, const struct store_filter *filter, struct
                   size_t *ret_count, bool *ret_more, struct error *err);
 /* Every live row (recovery, reaper); malloc'ed. */
 int store_vm_all(struct store *store, struct store_vm **ret, size_t *ret_count, struct error *err);
+/* Their instances alone, malloc'ed. */
+int store_vm_instances(struct store *store, char (**ret)[ID_INSTANCE_SIZE], size_t *ret_count,
+                       struct error *err);
+/* It is `boot_ms` (CLOCK_BOOTTIME) of boot `boot`: certificates older than keep_ms go. Their age is
+ * time that the host was up, to the calls of this: time between two boots counts as none. */
+int store_age(struct store *store, const char *boot, int64_t boot_ms, int64_t keep_ms,
+              struct error *err);
 /* Live rows per state; index by enum store_state. And sums of what they take. */
 struct store_totals {
     uint64_t by_state[STORE_LOST + 1];
@@ -131,6 +160,8 @@ enum store_audit_kind {
     STORE_AUDIT_SECCOMP_VIOLATION, /* its VMM made a system call that its filter blocks */
     STORE_AUDIT_VMM_EXITED,        /* by itself */
     STORE_AUDIT_ENDED,
+    STORE_AUDIT_UNRESPONSIVE, /* its VMM or its agent does not answer */
+    STORE_AUDIT_RESPONSIVE,   /* its agent answers again */
 };
 const char *store_audit_kind_name(enum store_audit_kind kind); /* "created" */
 

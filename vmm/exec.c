@@ -55,13 +55,17 @@ int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
     int64_t begin = clock_mono_us();
     int result = find_running(vmm, owner, id, &machine, err);
     if (result == 0) {
+        vmm_use_begin(vmm, machine);
         result = run(vmm, machine, request, ret, err);
+        vmm_use_end(vmm, machine);
         if (result < 0 && err->code == ERR_GUEST_PROTOCOL)
             vmm_audit_word(vmm, machine->instance, STORE_AUDIT_GUEST_PROTOCOL, "during", "exec");
         if (result < 0 && err->code != ERR_EXEC_TIMEOUT && vmm_machine_gone_after(machine, err)) {
             *err = (struct error){0};
             error_set(err, ERR_VM_GONE, 0, "the VM ended while the command ran in it");
         }
+        if (result < 0 && err->code == ERR_GUEST_TIMEOUT)
+            vmm_watchdog_suspect(vmm, machine);
     }
     observer->exec(observer->context, result < 0 ? err : NULL, clock_mono_us() - begin);
     vmm_machine_unref(vmm, machine);

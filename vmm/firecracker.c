@@ -111,8 +111,16 @@ static int hello(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_
 
 static int reopen(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
 {
+    machine->api = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_API, 0, err);
+    if (machine->api < 0)
+        return -1;
     machine->vsock = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_VSOCK, 0, err);
     return machine->vsock < 0 ? -1 : 0;
+}
+
+static int alive(struct vmm_machine *machine, int timeout_ms, struct error *err)
+{
+    return vmm_firecracker_api_alive(machine->api, machine->instance, timeout_ms, err);
 }
 
 static int service(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
@@ -138,6 +146,7 @@ const struct vmm_hypervisor vmm_firecracker = {
     .start = start,
     .hello = hello,
     .reopen = reopen,
+    .alive = alive,
     .connect = service,
     .disconnect = disconnect,
 };

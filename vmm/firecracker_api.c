@@ -35,8 +35,6 @@ static CURLcode set_up(struct vmm_firecracker_api *api, int socket)
     CURLcode code = curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
     if (code == CURLE_OK)
         code = curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
-    if (code == CURLE_OK)
-        code = curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, "PUT");
     curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_open);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, api->headers);
@@ -77,7 +75,7 @@ void vmm_firecracker_api_free(struct vmm_firecracker_api *api)
     free(api);
 }
 
-int vmm_firecracker_fault(const char *path, long status, const char *reply, size_t len,
+int vmm_firecracker_fault(const char *request, long status, const char *reply, size_t len,
                           struct error *err)
 {
     struct error ignored = {0};
@@ -85,8 +83,33 @@ int vmm_firecracker_fault(const char *path, long status, const char *reply, size
     const char *fault = NULL;
     if (len > 0 && json_parse(reply, len, &json, &ignored) == 0)
         fault = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "fault_message"));
-    return error_set(err, ERR_HYPERVISOR, 0, "Firecracker answered %ld to PUT %s: %.160s", status,
-                     path, fault != NULL ? fault : "no reason given");
+    return error_set(err, ERR_HYPERVISOR, 0, "Firecracker answered %ld to %s: %.160s", status,
+                     request, fault != NULL ? fault : "no reason given");
+}
+
+/* `verb` and the URL are set; an answer other than 200 or 204 is an error. */
+static int perform(struct vmm_firecracker_api *api, const char *verb, const char *path,
+                   struct error *err)
+{
+    char url[64], request[72];
+    snprintf(url, sizeof(url), "http://localhost%s", path);
+    snprintf(request, sizeof(request), "%s %s", verb, path);
+    api->reply.len = 0;
+    CURLcode code = curl_easy_setopt(api->curl, CURLOPT_URL, url);
+    if (code == CURLE_OK)
+        code = curl_easy_setopt(api->curl, CURLOPT_CUSTOMREQUEST, verb);
+    if (code == CURLE_OK) /* else it has the last ones */
+        code = curl_easy_perform(api->curl);
+    if (code == CURLE_OUT_OF_MEMORY)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
+    if (code != CURLE_OK)
+        return error_set(err, ERR_HYPERVISOR, 0, "Firecracker did not answer %s: %s", request,
+                         curl_easy_strerror(code));
+    long status = 0;
+    curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status == 204 || status == 200)
+        return 0;
+    return vmm_firecracker_fault(request, status, api->reply.data, api->reply.len, err);
 }
 
 int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
@@ -96,22 +119,31 @@ int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, c
     cleanup_free char *text = owned == NULL ? NULL : json_print(owned);
     if (text == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
-    char url[64];
-    snprintf(url, sizeof(url), "http://localhost%s", path);
-    api->reply.len = 0;
     curl_easy_setopt(api->curl, CURLOPT_POSTFIELDSIZE, (long)strlen(text));
     curl_easy_setopt(api->curl, CURLOPT_POSTFIELDS, text);
-    CURLcode code = curl_easy_setopt(api->curl, CURLOPT_URL, url);
-    if (code == CURLE_OK) /* else it has the last one's */
-        code = curl_easy_perform(api->curl);
-    if (code == CURLE_OUT_OF_MEMORY)
-        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
-    if (code != CURLE_OK)
-        return error_set(err, ERR_HYPERVISOR, 0, "Firecracker did not answer PUT %s: %s", path,
-                         curl_easy_strerror(code));
-    long status = 0;
-    curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
-    if (status == 204 || status == 200)
-        return 0;
-    return vmm_firecracker_fault(path, status, api->reply.data, api->reply.len, err);
+    return perform(api, "PUT", path, err);
+}
+
+static int check_id(const struct buf *reply, const char *instance, struct error *err)
+{
+    cleanup_json cJSON *json = NULL;
+    if (json_parse(reply->data != NULL ? reply->data : "", reply->len, &json, err) < 0)
+        return -1;
+    const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "id"));
+    if (id == NULL || strcmp(id, instance) != 0)
+        return error_set(err, ERR_HYPERVISOR, 0, "Firecracker says that it is another instance");
+    return 0;
+}
+
+int vmm_firecracker_api_alive(int socket, const char *instance, int timeout_ms, struct error *err)
+{
+    struct vmm_firecracker_api *api = vmm_firecracker_api_new(socket, err);
+    if (api == NULL)
+        return -1;
+    curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+    int result = perform(api, "GET", "/", err);
+    if (result == 0)
+        result = check_id(&api->reply, instance, err);
+    vmm_firecracker_api_free(api);
+    return result;
 }

@@ -13,6 +13,8 @@ enum {
     VMM_THREAD_SIZE = 16,
     VMM_API_TIMEOUT_MS = 10000,
     VMM_CONNECT_TIMEOUT_MS = 5000,
+    VMM_WATCHERS = 8, /* a VMM or agent that hangs occupies one while it is waited for */
+    VMM_SWEEP_MS = 5000,
 };
 
 struct vmm_spec {
@@ -21,7 +23,8 @@ struct vmm_spec {
     struct image_kernel kernel;
     uint32_t vcpus, memory_mib, disk_mib;
     enum priv_seccomp seccomp;
-    int64_t ttl_s;
+    int64_t ttl_s, idle_s; /* idle_s 0: never idle */
+    enum store_policy on_unresponsive;
     char labels[STORE_LABELS_MAX];
 };
 const char *vmm_seccomp_name(enum priv_seccomp level);
@@ -60,7 +63,20 @@ struct vmm_machine {
     unsigned refs;            /* guarded by the table's lock */
     char instance[ID_INSTANCE_SIZE];
     enum vmm_phase phase;    /* guarded by the table's lock */
-    int64_t expires_boot_ms; /* written before the phase becomes VMM_UP */
+    int64_t expires_boot_ms; /* guarded by the table's lock */
+    bool overdue;            /* its time is up and the reaper has it; likewise */
+    /* Commands in it, and since when there are none. Changed under use_lock, which also keeps the
+     * store in step, and the table's lock; read under either. */
+    pthread_mutex_t use_lock;
+    unsigned commands;
+    int64_t idle_ms, idle_since_boot_ms; /* idle_ms 0: it may be idle for ever */
+    enum store_agent agent;
+    enum store_policy on_unresponsive;
+    /* When the watchdog asks next, and whether it is asking: guarded by the table's lock. Who asks
+     * counts what was not answered, in a row. */
+    int64_t ask_ms;
+    bool asked;
+    unsigned vmm_misses, agent_misses;
     /* Set when taking it away failed (say, the firewall's lock was held): the reaper tries again,
      * not before retry_ms, and the first verdict stands. Written by the thread that ends it. */
     bool doomed;
@@ -99,8 +115,10 @@ struct vmm_hypervisor {
     /* Waits for the agent's first words. */
     int (*hello)(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_hello *ret,
                  struct error *err);
-    /* Opens the sockets of a VMM that an earlier front started. */
+    /* Opens the sockets of a VMM that an earlier front started; waits for nobody. */
     int (*reopen)(struct vmm *vmm, struct vmm_machine *machine, struct error *err);
+    /* Does the VMM itself answer, and as this instance? */
+    int (*alive)(struct vmm_machine *machine, int timeout_ms, struct error *err);
     /* A service connection; give it back with disconnect. */
     int (*connect)(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
                    struct vsock_conn **ret, unsigned *ret_port, struct error *err);
@@ -119,11 +137,12 @@ struct vmm {
     struct vmm_machine *machines;
     uint64_t last_serial;
     struct priv_host host;
-    bool draining, stopping;
+    bool draining, stopping, recovered; /* nobody is watched before `recovered` */
 
     int watch; /* epoll of the monitor: pidfds and consoles */
     int wake;  /* eventfd that ends the monitor */
-    pthread_t monitor, reaper;
+    pthread_t monitor, reaper, watchers[VMM_WATCHERS];
+    size_t watcher_count;
 };
 
 /* firecracker_api.c: Firecracker's HTTP API over its Unix socket. One connection, closed by free.
@@ -134,14 +153,19 @@ void vmm_firecracker_api_free(struct vmm_firecracker_api *api);
 /* PUT with a JSON body (taken); ERR_HYPERVISOR with Firecracker's fault_message. */
 int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
                             struct error *err);
+/* GET / on a connection of its own: is there an answer in time, and is it the instance's? */
+int vmm_firecracker_api_alive(int socket /* O_PATH, borrowed */, const char *instance,
+                              int timeout_ms, struct error *err);
 /* ERR_HYPERVISOR from the body of an answer that refuses; returns -1. */
-int vmm_firecracker_fault(const char *path, long status, const char *reply, size_t len,
+int vmm_firecracker_fault(const char *request, long status, const char *reply, size_t len,
                           struct error *err);
 
 /* qmp.c: QEMU's monitor, a connection for each call. */
 int vmm_qmp_command(int socket_fd /* O_PATH, borrowed */, const char *command, struct error *err);
 /* The same on a connection (borrowed, non-blocking). */
 int vmm_qmp_talk(int fd, const char *command, struct error *err);
+/* QEMU greets who connects. */
+int vmm_qmp_alive(int socket_fd /* O_PATH, borrowed */, int timeout_ms, struct error *err);
 /* Boots a guest anew whose processors all stay halted for about a second; leaves another alone. */
 int vmm_qmp_reset_if_halted(int socket_fd /* O_PATH, borrowed */, int64_t deadline_ms,
                             struct error *err);
@@ -158,7 +182,9 @@ int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, 
                        int log /* or -1 */, struct error *err);
 /* Out of the monitor and the table; wakes who waits. The caller still holds its reference. */
 void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
-void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms);
+/* From its row; `ask_ms`: when the watchdog asks it first (clock_mono_ms). */
+void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, const struct store_vm *row,
+                    int64_t ask_ms);
 /* Waits until a machine that was found leaves VMM_SPAWNING or is gone. */
 void vmm_machine_settle(struct vmm *vmm, struct vmm_machine *machine);
 /* Leaves a machine that could not be taken away to the reaper. */
@@ -206,6 +232,21 @@ int vmm_audit_end(struct vmm *vmm, const char *instance, struct vmm_verdict *ver
 
 /* isolation.c: the root half's check; what is wrong is told to the observer by line. */
 int vmm_isolation_check(struct vmm *vmm, const char *instance, struct error *err);
+
+/* use.c: a command begins and ends; while one runs a VM is not idle. */
+void vmm_use_begin(struct vmm *vmm, struct vmm_machine *machine);
+void vmm_use_end(struct vmm *vmm, struct vmm_machine *machine);
+
+/* reaper.c: ends VMs of which nothing but a row is left, and lets old certificates go. Once a
+ * VMM_SWEEP_MS, on the reaper's thread. */
+void vmm_sweep(struct vmm *vmm);
+
+/* watchdog.c */
+int vmm_watchdog_start(struct vmm *vmm, struct error *err);
+void vmm_watchdog_stop(struct vmm *vmm); /* after `stopping` is set */
+int64_t vmm_watchdog_period_ms(const struct vmm *vmm);
+/* Its agent did not end a command in the time it had: it is unresponsive, and asked at once. */
+void vmm_watchdog_suspect(struct vmm *vmm, struct vmm_machine *machine);
 
 /* monitor.c */
 int vmm_monitor_start(struct vmm *vmm, struct error *err);

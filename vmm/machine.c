@@ -20,6 +20,7 @@ static void machine_free(struct vmm_machine *machine)
     ring_free(machine->tail);
     ring_free(machine->log_tail);
     pthread_mutex_destroy(&machine->tail_lock);
+    pthread_mutex_destroy(&machine->use_lock);
     free(machine);
 }
 
@@ -44,6 +45,7 @@ struct vmm_machine *vmm_machine_new(struct vmm *vmm, const char *instance, struc
     for (size_t i = 0; i < COUNT_OF(machine->ports); i++)
         machine->ports[i] = -1;
     pthread_mutex_init(&machine->tail_lock, NULL);
+    pthread_mutex_init(&machine->use_lock, NULL);
     machine->tail = ring_new(VMM_CONSOLE_TAIL);
     machine->log_tail = ring_new(VMM_LOG_TAIL);
     machine->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -121,10 +123,16 @@ void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine)
         vmm_machine_unref(vmm, machine);
 }
 
-void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, int64_t expires_boot_ms)
+void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, const struct store_vm *row,
+                    int64_t ask_ms)
 {
     pthread_mutex_lock(&vmm->lock);
-    machine->expires_boot_ms = expires_boot_ms;
+    machine->expires_boot_ms = row->expires_boot_ms;
+    machine->idle_ms = row->idle_s * 1000;
+    machine->idle_since_boot_ms = row->idle_since_boot_ms;
+    machine->agent = row->agent;
+    machine->on_unresponsive = row->on_unresponsive;
+    machine->ask_ms = ask_ms;
     machine->phase = VMM_UP;
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);

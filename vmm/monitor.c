@@ -1,6 +1,6 @@
 /* Two threads that watch. The monitor never blocks: it drains consoles and tells the reaper who
- * exited. The reaper does what may take a moment: ends exited and expired VMs, asks the root half
- * how the host is. */
+ * exited. The reaper does what may take a moment: ends exited, expired and idle VMs, asks the root
+ * half how the host is. */
 #include "vmm/internal.h"
 
 #include <errno.h>
@@ -62,6 +62,17 @@ struct ended {
     struct vmm_verdict verdict;
 };
 
+static bool expired(const struct vmm_machine *machine, int64_t boot_ms)
+{
+    return boot_ms >= machine->expires_boot_ms;
+}
+
+static bool idle(const struct vmm_machine *machine, int64_t boot_ms)
+{
+    return machine->idle_ms > 0 && machine->commands == 0 &&
+           boot_ms >= machine->idle_since_boot_ms + machine->idle_ms;
+}
+
 /* Should it end now? Half undone, its time up, or its VMM gone. */
 static bool due(const struct vmm_machine *machine, int64_t now_ms, int64_t boot_ms)
 {
@@ -69,7 +80,16 @@ static bool due(const struct vmm_machine *machine, int64_t now_ms, int64_t boot_
         return false;
     if (machine->doomed)
         return now_ms >= machine->retry_ms;
-    return boot_ms >= machine->expires_boot_ms || vmm_machine_exited(machine);
+    return expired(machine, boot_ms) || idle(machine, boot_ms) || vmm_machine_exited(machine);
+}
+
+static struct vmm_verdict why(const struct vmm_machine *machine, int64_t boot_ms)
+{
+    if (expired(machine, boot_ms))
+        return vmm_verdict(STORE_EXITED, "ttl", "its ttl_s was over");
+    if (idle(machine, boot_ms))
+        return vmm_verdict(STORE_EXITED, "idle", "no command ran in it for idle.after_s");
+    return vmm_verdict(STORE_EXITED, "", "");
 }
 
 /* The next VM to end: those that failed before come last, so that one which cannot be ended keeps
@@ -77,16 +97,15 @@ static bool due(const struct vmm_machine *machine, int64_t now_ms, int64_t boot_
 static bool next_ended(struct vmm *vmm, struct ended *ret)
 {
     int64_t now = clock_mono_ms(), boot = clock_boot_ms();
-    const struct vmm_machine *first = NULL;
-    for (const struct vmm_machine *m = vmm->machines; m != NULL; m = m->next)
+    struct vmm_machine *first = NULL;
+    for (struct vmm_machine *m = vmm->machines; m != NULL; m = m->next)
         if ((first == NULL || m->retry_ms < first->retry_ms) && due(m, now, boot))
             first = m;
     if (first == NULL)
         return false;
     memcpy(ret->instance, first->instance, sizeof(ret->instance));
-    ret->verdict = boot >= first->expires_boot_ms
-                       ? vmm_verdict(STORE_EXITED, "ttl", "its ttl_s was over")
-                       : vmm_verdict(STORE_EXITED, "", "");
+    ret->verdict = why(first, boot);
+    first->overdue = true;
     return true;
 }
 
@@ -119,18 +138,23 @@ static void pause_reaper(struct vmm *vmm)
 static void *reaper_main(void *context)
 {
     struct vmm *vmm = context;
-    int64_t refresh_at = 0;
+    int64_t refresh_at = 0, sweep_at = 0;
     pthread_mutex_lock(&vmm->lock);
     while (!vmm->stopping) {
         struct ended ended;
         bool found = next_ended(vmm, &ended), refresh = clock_mono_ms() >= refresh_at;
-        if (found || refresh) {
+        bool sweep = vmm->recovered && clock_mono_ms() >= sweep_at;
+        if (found || refresh || sweep) {
             pthread_mutex_unlock(&vmm->lock);
             if (found)
                 end_one(vmm, &ended);
             if (refresh) {
                 refresh_host(vmm);
                 refresh_at = clock_mono_ms() + 1000;
+            }
+            if (sweep) {
+                vmm_sweep(vmm);
+                sweep_at = clock_mono_ms() + VMM_SWEEP_MS;
             }
             pthread_mutex_lock(&vmm->lock);
         }
@@ -155,7 +179,10 @@ int vmm_monitor_start(struct vmm *vmm, struct error *err)
         pthread_join(vmm->monitor, NULL);
         return error_set(err, ERR_SYSTEM, sys, "starting the reaper");
     }
-    return 0;
+    if (vmm_watchdog_start(vmm, err) == 0)
+        return 0;
+    vmm_monitor_stop(vmm);
+    return -1;
 }
 
 void vmm_monitor_stop(struct vmm *vmm)
@@ -167,4 +194,5 @@ void vmm_monitor_stop(struct vmm *vmm)
     eventfd_write(vmm->wake, 1);
     pthread_join(vmm->monitor, NULL);
     pthread_join(vmm->reaper, NULL);
+    vmm_watchdog_stop(vmm);
 }

@@ -65,7 +65,13 @@ static int hello(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_
 
 static int reopen(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
 {
-    return open_ports(vmm, machine, err);
+    machine->api = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_API, 0, err);
+    return machine->api < 0 ? -1 : open_ports(vmm, machine, err);
+}
+
+static int alive(struct vmm_machine *machine, int timeout_ms, struct error *err)
+{
+    return vmm_qmp_alive(machine->api, timeout_ms, err);
 }
 
 /* A free port other than 0, waited for until the deadline; 0 if there was none. */
@@ -119,6 +125,7 @@ const struct vmm_hypervisor vmm_qemu = {
     .start = start,
     .hello = hello,
     .reopen = reopen,
+    .alive = alive,
     .connect = service,
     .disconnect = disconnect,
 };

@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-enum { WORKERS = 16, HELLO_MS = 5000 };
+enum { WORKERS = 16 };
 
 struct recovery {
     struct vmm *vmm;
@@ -62,35 +62,28 @@ static int reattach(struct vmm *vmm, struct vmm_machine *machine, struct error *
     return vmm_machine_attach(vmm, machine, TAKE_FD(pidfd), TAKE_FD(console), log, err);
 }
 
-/* Descriptors anew, every guard read back, and the agent must answer under the right name. */
+/* A VMM that hangs in the middle of it has nothing to say here: all of this is the root half's. */
 static int reconnect(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
 {
-    if (reattach(vmm, machine, err) < 0 || vmm_isolation_check(vmm, machine->instance, err) < 0 ||
-        vmm->hypervisor->reopen(vmm, machine, err) < 0)
-        return -1;
-    struct vsock_conn *conn = NULL;
-    unsigned port = 0;
-    int64_t deadline = clock_mono_ms() + HELLO_MS;
-    if (vmm->hypervisor->connect(vmm, machine, deadline, &conn, &port, err) < 0)
-        return -1;
-    struct vsock_hello hello;
-    int result = vsock_hello_ask(conn, machine->instance, deadline, &hello, err);
-    vmm->hypervisor->disconnect(vmm, machine, conn, port);
-    if (result < 0 && err->code == ERR_GUEST_PROTOCOL)
-        vmm_audit_word(vmm, machine->instance, STORE_AUDIT_GUEST_PROTOCOL, "during", "adoption");
-    return result;
+    return reattach(vmm, machine, err) < 0 ||
+                   vmm_isolation_check(vmm, machine->instance, err) < 0 ||
+                   vmm->hypervisor->reopen(vmm, machine, err) < 0
+               ? -1
+               : 0;
 }
 
-static const char *why_not(const struct vmm_machine *machine, const struct error *err)
+/* A command that ran when the last front died went with it: the VM is idle from now on. */
+static void end_use(struct vmm *vmm, struct store_vm *row)
 {
-    if (err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err))
-        return "vmm_exit";
-    bool guest = err->code == ERR_GUEST_TIMEOUT || err->code == ERR_GUEST_CLOSED ||
-                 err->code == ERR_GUEST_PROTOCOL || err->code == ERR_GUEST_REFUSED;
-    return guest ? "unresponsive" : "daemon_restart";
+    struct error ignored = {0}; /* the next restart finds it again */
+    if (row->idle_since_boot_ms > 0)
+        return;
+    row->idle_since_boot_ms = clock_boot_ms();
+    if (row->idle_s > 0)
+        (void)store_vm_idle(vmm->config.store, row->instance, row->idle_since_boot_ms, &ignored);
 }
 
-static int try_adopt(struct vmm *vmm, const struct store_vm *row,
+static int try_adopt(struct vmm *vmm, struct store_vm *row,
                      const struct priv_instance *instance, const char **ret_why_not,
                      struct error *err)
 {
@@ -102,9 +95,11 @@ static int try_adopt(struct vmm *vmm, const struct store_vm *row,
     int result = reconnect(vmm, machine, err);
     if (result == 0) {
         vmm_audit_guards(vmm, row->instance, STORE_AUDIT_ADOPTED);
-        vmm_machine_up(vmm, machine, row->expires_boot_ms);
+        end_use(vmm, row);
+        vmm_machine_up(vmm, machine, row, clock_mono_ms());
     } else {
-        *ret_why_not = why_not(machine, err);
+        if (err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err))
+            *ret_why_not = "vmm_exit";
         vmm_machine_remove(vmm, machine);
     }
     vmm_machine_unref(vmm, machine);
@@ -113,7 +108,7 @@ static int try_adopt(struct vmm *vmm, const struct store_vm *row,
 
 /* What may pass is tried again: a VM is not given up for our want of a descriptor, or one read that
  * failed. */
-static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_instance *instance,
+static int adopt(struct vmm *vmm, struct store_vm *row, const struct priv_instance *instance,
                  const char **ret_why_not, struct error *err)
 {
     enum { TRIES = 3 };
@@ -151,7 +146,7 @@ static void end_row(struct recovery *r, const struct store_vm *row, enum store_s
     r->vmm->config.observer.ended(r->vmm->config.observer.context, reason);
 }
 
-static void recover_row(struct recovery *r, const struct store_vm *row)
+static void recover_row(struct recovery *r, struct store_vm *row)
 {
     const struct priv_instance *instance = find_instance(r, row->instance);
     const char *reason = NULL;
@@ -276,6 +271,10 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
         *err = r.unknown;
         return -1;
     }
+    pthread_mutex_lock(&vmm->lock);
+    vmm->recovered = true;
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
     if (r.failed > 0)
         return error_set(err, ERR_INTERNAL, 0,
                          "%u VMs could not be cleaned up; `motted leftovers` lists them", r.failed);

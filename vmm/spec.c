@@ -6,10 +6,10 @@
 enum { LABELS_MAX = 32, LABEL_KEY_MAX = 63, LABEL_VALUE_MAX = 256, DISK_MAX_MIB = 1 << 20 };
 
 struct request {
-    char *id, *image, *seccomp; /* owned */
+    char *id, *image, *seccomp, *on_unresponsive; /* owned */
     uint32_t vcpus, memory_mib, disk_mib;
     int64_t ttl_s;
-    const cJSON *labels;
+    const cJSON *labels, *idle;
     bool enable_networking;
 };
 
@@ -23,6 +23,8 @@ static const struct json_field fields[] = {
      UINT32_MAX},
     {"disk_mib", JSON_U32, offsetof(struct request, disk_mib), false, 0, DISK_MAX_MIB},
     {"ttl_s", JSON_I64, offsetof(struct request, ttl_s), false, 1, VMM_TTL_MAX_S},
+    {"idle", JSON_OBJECT, offsetof(struct request, idle), false, 0, 2},
+    {"on_unresponsive", JSON_STRING, offsetof(struct request, on_unresponsive), false, 0, 4096},
     {"labels", JSON_OBJECT, offsetof(struct request, labels), false, 0, LABELS_MAX},
     {"enable_networking", JSON_BOOL, offsetof(struct request, enable_networking), false, 0, 0},
 };
@@ -43,6 +45,7 @@ static void request_release(struct request *request)
     free(request->id);
     free(request->image);
     free(request->seccomp);
+    free(request->on_unresponsive);
 }
 
 static int check_id(const char *id, struct vmm_spec *spec, struct error *err)
@@ -102,6 +105,40 @@ static int check_shape(const struct request *request, const struct priv_host *ho
     spec->disk_mib = request->disk_mib;
     spec->ttl_s = request->ttl_s;
     return 0;
+}
+
+struct idle {
+    int64_t after_s;
+    char *action; /* owned */
+};
+
+/* Deleting is the one action there is so far. */
+static int check_idle(const cJSON *json, struct vmm_spec *spec, struct error *err)
+{
+    static const struct json_field idle_fields[] = {
+        {"after_s", JSON_I64, offsetof(struct idle, after_s), true, 1, VMM_TTL_MAX_S},
+        {"action", JSON_STRING, offsetof(struct idle, action), false, 0, 4096},
+    };
+    struct idle idle = {0};
+    if (json == NULL)
+        return 0;
+    int result = json_decode(json, idle_fields, COUNT_OF(idle_fields), &idle, err);
+    if (result == 0 && idle.action != NULL && strcmp(idle.action, "delete") != 0)
+        result = error_set(err, ERR_FIELD_VALUE, 0, "action: use delete");
+    free(idle.action);
+    spec->idle_s = idle.after_s;
+    return result < 0 ? error_wrap(err, "idle") : 0;
+}
+
+static int check_policy(const char *name, struct vmm_spec *spec, struct error *err)
+{
+    spec->on_unresponsive = STORE_KEEP;
+    if (name == NULL || strcmp(name, "keep") == 0)
+        return 0;
+    spec->on_unresponsive = STORE_DELETE;
+    return strcmp(name, "delete") == 0
+               ? 0
+               : error_set(err, ERR_FIELD_VALUE, 0, "on_unresponsive: use keep or delete");
 }
 
 static bool label_key_valid(const char *key)
@@ -170,7 +207,9 @@ static int check(const struct request *request, const struct priv_host *host, in
                          "vsock only");
     if (check_id(request->id, spec, err) < 0 ||
         check_seccomp(request->seccomp, host, spec, err) < 0 ||
-        check_shape(request, host, spec, err) < 0 || check_labels(request->labels, spec, err) < 0)
+        check_shape(request, host, spec, err) < 0 || check_idle(request->idle, spec, err) < 0 ||
+        check_policy(request->on_unresponsive, spec, err) < 0 ||
+        check_labels(request->labels, spec, err) < 0)
         return -1;
     if (check_image(request->image != NULL ? request->image : default_image, state_dir, spec, err) <
         0)

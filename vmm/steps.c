@@ -46,6 +46,8 @@ static void fill_row(struct vmm_spawning *spawn)
     row->without = host.without;
     row->layout = STORE_LAYOUT;
     row->ttl_s = spec->ttl_s;
+    row->idle_s = spec->idle_s;
+    row->on_unresponsive = spec->on_unresponsive;
     row->created_wall_ms = row->state_wall_ms = clock_wall_ms();
     memcpy(row->boot, spawn->vmm->boot, sizeof(row->boot));
     memcpy(row->labels, spec->labels, sizeof(row->labels));
@@ -230,9 +232,13 @@ static int commit(struct vmm_spawning *spawn, struct error *err)
     row->state = STORE_RUNNING;
     row->state_wall_ms = clock_wall_ms();
     row->expires_boot_ms = clock_boot_ms() + row->ttl_s * 1000;
+    row->expires_wall_ms = row->state_wall_ms + row->ttl_s * 1000;
+    row->idle_since_boot_ms = clock_boot_ms();
+    row->agent = STORE_AGENT_RESPONSIVE; /* it has just said hello */
     if (store_vm_running(spawn->vmm->config.store, row, err) < 0)
         return -1;
-    vmm_machine_up(spawn->vmm, spawn->machine, row->expires_boot_ms);
+    vmm_machine_up(spawn->vmm, spawn->machine, row,
+                   clock_mono_ms() + vmm_watchdog_period_ms(spawn->vmm));
     return 0;
 }
 

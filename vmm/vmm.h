@@ -1,7 +1,7 @@
 /*
  * vmm: the life of a VM as the front sees it. A checked spec, the spawn saga, exec, delete,
- * recovery after a restart, and the two threads that watch (monitor: pidfds, consoles, control
- * channels; reaper: TTLs). All privileged work is asked of the root half (priv/client.h), all
+ * recovery after a restart, and the threads that watch (monitor: pidfds and consoles; reaper: VMs
+ * whose time is up; watchdog: VMMs and agents that do not answer). All privileged work is asked of the root half (priv/client.h), all
  * lasting state is in the store.
  *
  * Thread-safe. Calls block (spawn: until the guest said hello; exec: until the command ended): call
@@ -39,6 +39,8 @@ struct vmm_observer {
                   const struct error *failed, int64_t us);
     void (*exec)(void *context, const struct error *failed /* or NULL */, int64_t us);
     void (*ended)(void *context, const char *reason);
+    /* A VMM or a guest's agent does not answer: "vmm" or "agent". */
+    void (*unresponsive)(void *context, const char *what);
     /* A guard that a spawn's check or a report found not as it must be; the name of its line. */
     void (*isolation)(void *context, const char *line);
     /* A VMM made a system call that its filter blocks: its number on x86_64; -1 when it is not
@@ -62,14 +64,18 @@ struct vmm_config {
     int state_dir; /* catalogue */
     const char *default_image;
     int boot_timeout_ms; /* from start to hello */
+    /* A VMM or agent that does not answer within it three times in a row hangs. Each VM is asked
+     * every five of it. */
+    int answer_timeout_ms;
     struct vmm_observer observer;
 };
 
 /* Starts monitor and reaper. vmm_recover() before the first call of anything else. */
 int vmm_open(const struct vmm_config *config, struct vmm **ret, struct error *err);
-/* Adopts every VM whose row, root half's record, process and hello agree; undoes everything else:
- * rows without a process end as `lost`, half-done spawns as `failed`, instances without a row are
- * killed. Returns counts. */
+/* Adopts every VM whose row, root half's record and process agree and whose guards read back; undoes
+ * everything else: rows without a process end as `lost`, half-done spawns as `failed`, instances
+ * without a row are killed. Waits for no VMM and no guest: those that hang are the watchdog's.
+ * Returns counts. */
 struct vmm_recovered {
     unsigned adopted, undone, lost;
 };
@@ -101,6 +107,11 @@ int vmm_spawn_finish(struct vmm_spawning *spawning /* taken */, struct store_vm 
  * Returns when nothing is left. ERR_VM_UNKNOWN, ERR_VM_GONE; after any other error the VM stays
  * `deleting` and is tried again until it is gone. */
 int vmm_delete(struct vmm *vmm, const char *owner, const char *id, struct error *err);
+
+/* A running VM is still needed: it will live for ttl_s more (0: its own ttl_s), or longer if it would
+ * anyway, and has not been idle. Returns the row. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
+int vmm_keepalive(struct vmm *vmm, const char *owner, const char *id, int64_t ttl_s,
+                  struct store_vm *ret, struct error *err);
 
 /* Runs one command. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_EXEC_TIMEOUT (result
  * filled all the same: release it), ERR_GUEST_*, ERR_BUSY (no free serial port). */

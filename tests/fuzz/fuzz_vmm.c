@@ -5,7 +5,7 @@
 static void fault(const uint8_t *data, size_t size)
 {
     struct error err = {0};
-    vmm_firecracker_fault("/actions", 400, (const char *)data, size, &err);
+    vmm_firecracker_fault("PUT /actions", 400, (const char *)data, size, &err);
     FUZZ_CHECK(err.code == ERR_HYPERVISOR && strstr(err.msg, "/actions") != NULL);
 }
 

@@ -173,6 +173,14 @@ static void start_generation(const struct command_call *call, struct json *args)
     command_end(call->command, 0);
 }
 
+static void start_pauses(const struct command_call *call, struct json *args)
+{
+    (void)args;
+    char *at = guest_put_number(call->guest->text, session_look(call->guest));
+    send_text(call, WIRE_STDOUT, guest_put_text(at, "\n"));
+    command_end(call->command, 0);
+}
+
 /* The accidents wait until the device has the reply. */
 static bool step_accident(const struct command_call *call)
 {
@@ -211,6 +219,7 @@ static const struct command_kind kinds[] = {
     {"disk", start_disk, NULL, NULL},
     {"diskwrite", start_diskwrite, NULL, NULL},
     {"generation", start_generation, NULL, NULL},
+    {"pauses", start_pauses, NULL, NULL},
     {"lie", liar_start_lie, liar_step_lie, NULL},
     {"storm", liar_start_storm, liar_step_storm, NULL},
     {"console", liar_start_console, liar_step_console, NULL},

@@ -17,6 +17,8 @@
  *   diskwrite [N] overwrites its first sector and prints "status S": 0 written, 1 refused, 255
  *                 silence
  *   generation    the number of restores since boot
+ *   pauses        how many milliseconds it was kept from looking at its clock at most, since the
+ *                 last time, or since the first
  *   reboot        i8042 reset
  *   crash         triple fault
  *   hang          stops for ever, the VMM lives on

@@ -1,7 +1,7 @@
 #include "command.h"
 #include "liar.h"
 
-enum { HELLO_ID = 1 };
+enum { HELLO_ID = 1, LOOK_MS = 10 };
 
 void session_send(struct vsock_conn *conn, enum wire_kind kind, const void *data, size_t len)
 {
@@ -179,9 +179,28 @@ static bool conn_step(struct guest *guest, struct vsock_conn *conn, struct sessi
     return any;
 }
 
+uint64_t session_look(struct guest *guest)
+{
+    uint64_t longest = guest->longest_ms;
+    guest->looks = true;
+    guest->looked_ms = guest_clock_ms();
+    guest->longest_ms = 0;
+    return longest;
+}
+
+static void look(struct guest *guest)
+{
+    uint64_t now = guest_clock_ms();
+    if (guest->looks && now - guest->looked_ms > guest->longest_ms) {
+        guest->longest_ms = now - guest->looked_ms;
+    }
+    guest->looked_ms = now;
+}
+
 bool session_step(struct guest *guest)
 {
     bool any = false;
+    look(guest);
     if (guest->greetings <= guest->vsock.generation && guest->vsock.free_count &&
         vsock_connect(&guest->vsock, WIRE_PORT_HELLO)) {
         guest->greetings = guest->vsock.generation + 1;
@@ -205,7 +224,7 @@ static void earlier(uint64_t *wake, uint64_t candidate)
 
 uint64_t session_wake_ms(const struct guest *guest)
 {
-    uint64_t wake = 0;
+    uint64_t wake = guest->looks ? guest->looked_ms + LOOK_MS : 0;
     for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++) {
         const struct session *session = &guest->sessions[i];
         if (guest->vsock.conns[i].state == VSOCK_OPEN && session->command.kind &&

@@ -40,6 +40,8 @@ struct guest {
     const char *cmdline;
     uint32_t greetings; /* hello is said for all generations below this */
     uint32_t called;    /* connections to the host that it took */
+    bool looks;         /* at its clock, every LOOK_MS: `pauses` */
+    uint64_t looked_ms, longest_ms;
     char instance[24];
     uint8_t frame[WIRE_HEADER_SIZE + WIRE_FRAME_MAX];
     char text[WIRE_FRAME_MAX];               /* what a command puts together */
@@ -48,7 +50,10 @@ struct guest {
 
 /* One step of all sessions; true if any moved. */
 bool session_step(struct guest *guest);
-/* When the next command ends by the clock; 0: never. */
+/* From now on the clock is looked at now and then, and the longest time between two looks kept; the
+ * longest until now. */
+uint64_t session_look(struct guest *guest);
+/* When the next command ends by the clock, or is looked at it; 0: never. */
 uint64_t session_wake_ms(const struct guest *guest);
 /* Queues a frame: the caller has seen that there is room for len + 5 bytes. */
 void session_send(struct vsock_conn *conn, enum wire_kind kind, const void *data, size_t len);

@@ -11,9 +11,12 @@ METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 
 def answers(client: Client, method: str, path: str) -> int:
     """Every answer goes past the contract in the client; bodies are right, ids are of nobody."""
-    json: object = None
-    if method == "POST":
-        json = {"argv": ["true"]} if path.endswith("exec") else {"image": "no-such-image"}
+    bodies = {
+        "/vms": {"image": "no-such-image"},
+        "/vms/{id}/exec": {"argv": ["true"]},
+        "/vms/{id}/keepalive": {},
+    }
+    json = bodies[path] if method == "POST" else None
     return client.request(method, path.replace("{id}", "nobody"), json=json).status_code
 
 

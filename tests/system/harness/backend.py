@@ -18,6 +18,7 @@ class Backend:
     kernel: str
     memory_mib: int
     boot_timeout_ms: int
+    answer_timeout_ms: int
 
     def flood(self, count: int) -> list[str]:
         """`count` bytes on stdout."""
@@ -69,11 +70,11 @@ def chosen() -> Backend:
     """By MOTTE_BACKEND; the test guest on real Firecracker if it is not set."""
     kind = os.environ.get("MOTTE_BACKEND", "firecracker")
     if kind == "firecracker":
-        return Backend(kind, False, False, "testguest", "testguest", 128, 20_000)
+        return Backend(kind, False, False, "testguest", "testguest", 128, 20_000, 2000)
     if kind == "qemu":
-        return Backend(kind, True, True, "python", "linux", 256, 300_000)
+        return Backend(kind, True, True, "python", "linux", 256, 300_000, 60_000)
     if kind == "firecracker-linux":
-        return Backend(kind, True, False, "python", "linux", 256, 240_000)
+        return Backend(kind, True, False, "python", "linux", 256, 240_000, 60_000)
     raise SystemExit(f"MOTTE_BACKEND is {kind!r}: use one of {', '.join(KINDS)}")
 
 

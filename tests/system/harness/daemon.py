@@ -126,6 +126,7 @@ class Daemon:
             f"--listen=unix:{self.socket_path}",
             f"--default-image={self.backend.image}",
             f"--boot-timeout-ms={self.backend.boot_timeout_ms}",
+            f"--answer-timeout-ms={self.backend.answer_timeout_ms}",
             *hypervisor,
             *self.options,
         ]
@@ -264,6 +265,12 @@ class Daemon:
         """pid -> uid of every process of a VM; with those that motted should have waited for."""
         parent = self.process.pid if self.process is not None else None
         return host.processes_of_uids(self.uid_base, UID_COUNT, parent)
+
+    def vmm_of(self, instance: str) -> int:
+        for pid in self.vmms():
+            if instance in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
+                return pid
+        raise LookupError(f"no process of {instance}")
 
     def rows(self) -> int:
         """Rows of VMs in the inventory, read through SQLite itself."""

@@ -32,10 +32,11 @@ Test(server_config, takes_what_motted_passes)
 {
     struct server_config config;
     cr_assert_eq(PARSE(&config, "--state-dir=/var/lib/motte", "--default-image=debian",
-                       "--boot-timeout-ms=5000", "--log-level=3", "--listen=unix:20",
-                       "--listen=tcp:21", "--metrics=22", "--token-fd=23"),
+                       "--boot-timeout-ms=5000", "--answer-timeout-ms=700", "--log-level=3",
+                       "--listen=unix:20", "--listen=tcp:21", "--metrics=22", "--token-fd=23"),
                  ERR_NONE);
     cr_assert_eq(config.boot_timeout_ms, 5000);
+    cr_assert_eq(config.answer_timeout_ms, 700);
     cr_assert_eq(config.log_level, LOG_LEVEL_DEBUG);
     cr_assert_eq(config.listener_count, 3);
     cr_assert_eq(config.listeners[0].kind, SERVER_UNIX);
@@ -60,6 +61,7 @@ Test(server_config, refuses_anything_else)
         "--metrics=x",
         "--log-level=4",
         "--boot-timeout-ms=0",
+        "--answer-timeout-ms=99",
         "--state-dir=x",
         "--default-image=../x",
         "--default-image=",

@@ -23,6 +23,7 @@ static struct store_vm running(void)
     };
     vm.created_wall_ms = vm.state_wall_ms = clock_wall_ms();
     vm.expires_boot_ms = clock_boot_ms() + 60000;
+    vm.expires_wall_ms = vm.state_wall_ms + 60000;
     return vm;
 }
 
@@ -41,6 +42,9 @@ Test(api_vm_json, has_every_member)
 {
     struct store_vm vm = running();
     vm.without = PRIV_GUARD_FIREWALL | PRIV_GUARD_SECCOMP;
+    vm.idle_s = 30;
+    vm.agent = STORE_AGENT_UNRESPONSIVE;
+    vm.on_unresponsive = STORE_DELETE;
     const char *text = print(&vm);
     static const char *const parts[] = {
         "\"id\":\"vm-1\"",
@@ -57,6 +61,9 @@ Test(api_vm_json, has_every_member)
         "\"disk_mib\":0",
         "\"seccomp\":\"minimal\"",
         "\"ttl_s\":60",
+        "\"idle\":{\"after_s\":30,\"action\":\"delete\"}",
+        "\"on_unresponsive\":\"delete\"",
+        "\"agent\":\"unresponsive\"",
         "\"labels\":{\"a\":\"b\"}",
         "\"hypervisor\":\"firecracker\"",
         "\"isolation\":\"kvm\"",
@@ -80,6 +87,9 @@ Test(api_vm_json, a_vm_being_created_knows_less)
     const char *text = print(&vm);
     cr_assert(strstr(text, "\"expires_at\":null") != NULL);
     cr_assert(strstr(text, "\"labels\":{}") != NULL);
+    cr_assert(strstr(text, "\"idle\":null,") != NULL);
+    cr_assert(strstr(text, "\"on_unresponsive\":\"keep\"") != NULL);
+    cr_assert(strstr(text, "\"agent\":null") != NULL);
     cr_assert(strstr(text, "\"steps\":[]") != NULL);
     cr_assert(strstr(text, "\"guest\":null") != NULL);
     cr_assert(strstr(text, "\"isolation\":\"emulated\"") != NULL);
@@ -109,6 +119,7 @@ Test(api_vm_json, expiry_follows_the_clock_that_was_set)
     struct store_vm vm = running();
     vm.created_wall_ms -= 3600000; /* as if the wall clock had been put forward since */
     vm.state_wall_ms -= 3600000;
+    vm.expires_wall_ms -= 3600000;
     int64_t left = api_vm_expires_wall_ms(&vm) - clock_wall_ms();
     cr_assert(left > 50000 && left <= 60000, "%lld", (long long)left);
 }

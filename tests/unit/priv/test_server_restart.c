@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -118,6 +119,92 @@ Test(priv_restart, R02_a_process_that_is_not_the_recorded_one_is_not_adopted, .t
         cr_assert_str_eq(traces, "", "change %zu left %s", i, traces);
         bench_stop(&bench);
     }
+    bench_close(&bench);
+}
+
+/* A process of somebody else's, as a record could name it after its pid went round. */
+static pid_t stranger(void)
+{
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid > 0)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;)
+        pause();
+}
+
+Test(priv_restart, R02_a_process_that_is_not_where_a_vmm_is_gets_no_signal, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct priv_record record;
+    struct error err = {0};
+    char path[128], traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_stop(&bench);
+    snprintf(path, sizeof(path), "%s/priv", bench.run);
+    cleanup_close int records = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cr_assert_eq(priv_record_read(records, vm.instance, &record, &err), 0, "%s", err.msg);
+    record.pid = stranger();
+    cr_assert_eq(priv_proc_start(record.pid, &record.start_time, &err), 0, "%s", err.msg);
+    cr_assert_eq(priv_record_write(records, &record, &err), 0, "%s", err.msg);
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert_not(found.alive);
+    bench_kill(&bench, &vm, NULL);
+    pid_t ended = waitpid(record.pid, NULL, WNOHANG);
+    kill(record.pid, SIGKILL);
+    cr_assert_eq(ended, 0, "the stranger lived");
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "", "its cgroup names the true one");
+    bench_close(&bench);
+}
+
+/* Overwrites its own words, as it can. */
+static void forget_its_name(pid_t pid)
+{
+    enum { ARG_START = 48 };
+    char path[32], text[2048], zeros[4096] = {0};
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    cr_assert_gt(fs_read_at(AT_FDCWD, path, text, sizeof(text)), 0);
+    char *at = strrchr(text, ')');
+    for (int field = 2; field < ARG_START; field++)
+        at = strchr(at + 1, ' ');
+    char *rest = NULL;
+    unsigned long start = strtoul(at, &rest, 10), end = strtoul(rest, NULL, 10);
+    cr_assert(start > 0 && end > start && end - start <= sizeof(zeros));
+    snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+    cleanup_close int memory = open(path, O_RDWR | O_CLOEXEC);
+    cr_assert_eq(pwrite(memory, zeros, end - start, (off_t)start), (ssize_t)(end - start));
+}
+
+Test(priv_restart, R02_a_vmm_that_says_it_is_another_is_not_adopted, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct priv_killed killed;
+    char traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_stop(&bench);
+    forget_its_name(bench_pid(&vm));
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert_not(found.alive);
+    bench_kill(&bench, &vm, &killed); /* but it is ours */
+    cr_assert(killed.was_running);
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
     bench_close(&bench);
 }
 

@@ -52,6 +52,11 @@ struct store_vm fixture_vm(const char *owner, const char *id)
         .created_wall_ms = 1769860800123 + number,
         .state_wall_ms = 1769860800124 + number,
         .expires_boot_ms = INT64_MAX,
+        .expires_wall_ms = 1769864400124 + number,
+        .idle_s = 600 + number,
+        .idle_since_boot_ms = 5000 + number,
+        .agent = STORE_AGENT_UNRESPONSIVE,
+        .on_unresponsive = STORE_DELETE,
         .boot = "01234567-89ab-cdef-0123-456789abcdef",
         .labels = "{\"team\":\"a\"}",
     };

@@ -117,3 +117,31 @@ Test(store_ends, R31_certificates_are_bounded_and_the_oldest_go_first, .timeout 
     cr_assert_eq(store_vm_get(f.store, "a", "first", &back, &err), -1);
     cr_assert_eq(err.code, ERR_VM_UNKNOWN, "forgotten");
 }
+
+static void at(const char *boot, int64_t boot_ms)
+{
+    struct error err = {0};
+    cr_assert_eq(store_age(f.store, boot, boot_ms, 1000, &err), 0, "%s", err.msg);
+}
+
+/* Time that the host was up, over reboots, whatever the wall clock says. */
+Test(store_ends, R02_certificates_go_when_they_are_old)
+{
+    struct store_vm first = fixture_add(f.store, "a", "first"),
+                    second = fixture_add(f.store, "a", "second");
+    at("one", 5000);
+    fixture_end(f.store, first.instance);
+    at("one", 5600);
+    fixture_end(f.store, second.instance);
+    at("one", 6000);
+    cr_assert_eq(ask("SELECT count(*) FROM certificates", NULL, 0), 2, "exactly as old is young");
+    at("two", 400000); /* another boot: how long the host was off is not known */
+    cr_assert_eq(ask("SELECT count(*) FROM certificates", NULL, 0), 2);
+    at("two", 400001);
+    cr_assert_eq(ask("SELECT count(*) FROM certificates", NULL, 0), 1);
+    cr_assert_eq(ask("SELECT count(*) FROM certificates WHERE id = 'second'", NULL, 0), 1);
+    at("two", 400601);
+    cr_assert_eq(ask("SELECT count(*) FROM certificates", NULL, 0), 0);
+    at("two", 300000); /* a clock that went back takes nothing away */
+    cr_assert_eq(ask("SELECT up_ms FROM clock", NULL, 0), 1601);
+}

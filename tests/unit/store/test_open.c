@@ -113,8 +113,8 @@ Test(store_open, R02_a_first_start_that_was_cut_off_is_taken_up)
     store_close(f.store);
     f.store = NULL;
     /* As an interrupted first start leaves it: WAL is on, nothing was committed. */
-    sql("DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size; PRAGMA "
-        "user_version = 0;"
+    sql("DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size;"
+        "DROP TABLE clock; PRAGMA user_version = 0;"
         "PRAGMA application_id = 0; VACUUM");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_add(f.store, "a", "vm");
@@ -126,8 +126,29 @@ Test(store_open, a_newer_schema_is_refused_untouched)
     store_close(f.store);
     f.store = NULL;
     refused_untouched(ERR_STORE_NEWER, "1000");
-    sql("PRAGMA user_version = 2");
+    sql("PRAGMA user_version = 3");
     cr_assert_eq(reopen(NULL), ERR_NONE, "the right version takes it");
+}
+
+/* What came with schema 3. */
+#define WITHOUT_3                                                                                  \
+    "ALTER TABLE vms DROP COLUMN expires_wall_ms; ALTER TABLE vms DROP COLUMN idle_s;"             \
+    "ALTER TABLE vms DROP COLUMN idle_since_boot_ms; ALTER TABLE vms DROP COLUMN agent;"           \
+    "ALTER TABLE vms DROP COLUMN on_unresponsive;"                                                 \
+    "ALTER TABLE certificates DROP COLUMN ended_up_ms; DROP TABLE clock;"
+
+Test(store_open, R02_vms_from_before_idleness_are_never_idle)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    store_close(f.store);
+    f.store = NULL;
+    sql(WITHOUT_3 "PRAGMA user_version = 2");
+    cr_assert_eq(reopen(NULL), ERR_NONE);
+    cr_assert_eq(store_vm_get(f.store, "a", "vm", &back, &err), 0, "%s", err.msg);
+    cr_assert(back.idle_s == 0 && back.agent == STORE_AGENT_UNKNOWN &&
+              back.on_unresponsive == STORE_KEEP && back.expires_boot_ms == vm.expires_boot_ms);
+    cr_assert_eq(store_age(f.store, "boot", 1, 1, &err), 0, "%s", err.msg);
 }
 
 Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
@@ -136,7 +157,7 @@ Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
     struct store_vm vm = fixture_add(f.store, "a", "vm");
     store_close(f.store);
     f.store = NULL;
-    sql("DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
+    sql(WITHOUT_3 "DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_end(f.store, vm.instance);
     uint64_t entries = 0;

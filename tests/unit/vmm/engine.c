@@ -40,6 +40,12 @@ static void on_audit_lost(void *context)
     engine->audits_lost++;
 }
 
+static void on_unresponsive(void *context, const char *what)
+{
+    struct engine *engine = context;
+    (*(strcmp(what, "vmm") == 0 ? &engine->hung_vmms : &engine->hung_agents))++;
+}
+
 static void open_vmm(struct engine *engine)
 {
     struct error err = {0};
@@ -49,13 +55,15 @@ static void open_vmm(struct engine *engine)
         .state_dir = -1,
         .default_image = "",
         .boot_timeout_ms = BOOT_MS,
+        .answer_timeout_ms = ANSWER_MS,
         .observer = {.context = engine,
                      .step = on_step,
                      .spawn = on_spawn,
                      .exec = on_exec,
                      .ended = on_ended,
                      .violation = on_violation,
-                     .audit_lost = on_audit_lost},
+                     .audit_lost = on_audit_lost,
+                     .unresponsive = on_unresponsive},
     };
     CHECK(vmm_open(&config, &engine->vmm, &err) == 0);
 }
@@ -64,12 +72,18 @@ void engine_open(struct engine *engine)
 {
     struct error err = {0};
     engine->fds = root_open_fds();
+    engine->idle_s = 0;
+    engine->on_unresponsive = STORE_KEEP;
     atomic_init(&engine->violations, 0);
     atomic_init(&engine->audits_lost, 0);
     atomic_init(&engine->last_violation, 0);
     CHECK(fixture_open(&engine->fixture, &err) == 0);
+    atomic_init(&engine->hung_vmms, 0);
+    atomic_init(&engine->hung_agents, 0);
     engine->client = root_start(&engine->root);
     open_vmm(engine);
+    struct vmm_recovered recovered;
+    CHECK(vmm_recover(engine->vmm, &recovered, &err) == 0);
 }
 
 void engine_empty(struct engine *engine)
@@ -129,6 +143,8 @@ int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct st
     spec->memory_mib = VMM_MEMORY_MIN_MIB;
     spec->seccomp = PRIV_SECCOMP_MINIMAL;
     spec->ttl_s = ttl_s;
+    spec->idle_s = engine->idle_s;
+    spec->on_unresponsive = engine->on_unresponsive;
     return vmm_spawn(engine->vmm, spec, "owner", ret, err);
 }
 

@@ -8,7 +8,7 @@
 
 #include <stdatomic.h>
 
-enum { PATIENCE_MS = 30000, BOOT_MS = 1500 };
+enum { PATIENCE_MS = 30000, BOOT_MS = 1500, ANSWER_MS = 500 };
 
 struct engine {
     struct fixture fixture;
@@ -16,8 +16,10 @@ struct engine {
     struct priv_client *client;
     struct vmm *vmm;
     size_t fds; /* of the process, before */
-    atomic_uint violations, audits_lost;
+    atomic_uint violations, audits_lost, hung_vmms, hung_agents;
     atomic_int last_violation;
+    int64_t idle_s; /* of the VMs to come, as the next */
+    enum store_policy on_unresponsive;
 };
 void engine_open(struct engine *engine);
 /* Waits until no machine is left, then checks R04: no row, no instance, no descriptor more. */

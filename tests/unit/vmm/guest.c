@@ -170,7 +170,7 @@ static bool serve_frame(struct guest *guest, int fd)
     const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
     uint64_t id = (uint64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "id"));
     CHECK(op != NULL);
-    enum moment now = strcmp(op, "hello") == 0 ? AT_ADOPT : AT_EXEC;
+    enum moment now = strcmp(op, "hello") == 0 ? AT_ASK : AT_EXEC;
     if (guest->plan.die == now)
         return false;
     if (now == AT_EXEC)
@@ -193,11 +193,15 @@ static void serve_vsock(struct guest *guest)
 
 /* ---- Firecracker's API ---- */
 
-static bool take_put(const struct guest *guest, int fd, char path[static 64])
+/* `path` of a PUT, or "" for GET /. */
+static bool take_request(const struct guest *guest, int fd, char path[static 64])
 {
     char head[REQUEST_MAX], body[REQUEST_MAX];
+    path[0] = '\0';
     if (!take_until(guest, fd, head, sizeof(head), "\r\n\r\n"))
         return false;
+    if (strncmp(head, "GET / ", 6) == 0)
+        return true;
     CHECK(sscanf(head, "PUT %63s", path) == 1);
     const char *length = strstr(head, "Content-Length: ");
     CHECK(length != NULL);
@@ -207,14 +211,32 @@ static bool take_put(const struct guest *guest, int fd, char path[static 64])
 }
 
 /* False: the connection is over. */
-static bool serve_put(struct guest *guest, int fd, int *hello)
+static bool say_alive(struct guest *guest, int fd)
+{
+    char body[64], text[160];
+    guest->dies = guest->plan.die == AT_ALIVE;
+    if (guest->dies)
+        return false;
+    if (guest_moment(guest, AT_ALIVE))
+        return true;
+    snprintf(body, sizeof(body), "{\"id\":\"%s\"}",
+             guest->plan.lie == AT_ALIVE ? "another" : guest->instance);
+    snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(body),
+             body);
+    put(fd, text, strlen(text));
+    return true;
+}
+
+static bool serve_request(struct guest *guest, int fd, int *hello)
 {
     static const char done[] = "HTTP/1.1 204 No Content\r\n\r\n";
     static const char refusal[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n"
                                   "{\"fault_message\":\"scripted\"}";
     char path[64];
-    if (!take_put(guest, fd, path))
+    if (!take_request(guest, fd, path))
         return false;
+    if (path[0] == '\0')
+        return say_alive(guest, fd);
     enum moment now = strcmp(path, "/actions") == 0 ? AT_START : AT_PUT;
     bool last = strcmp(path, "/vsock") == 0 || now == AT_START;
     if (last && guest->plan.die == now)
@@ -235,9 +257,9 @@ static bool serve_api(struct guest *guest, int *hello)
     cleanup_close int fd = accept4(guest->api, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return false;
-    while (serve_put(guest, fd, hello))
+    while (serve_request(guest, fd, hello))
         continue;
-    return guest->plan.die == AT_PUT || guest->plan.die == AT_START;
+    return guest->plan.die == AT_PUT || guest->plan.die == AT_START || guest->dies;
 }
 
 /* ---- the VMM ---- */
@@ -258,7 +280,7 @@ static void *guest_main(void *context)
             over = serve_api(guest, &hello);
         } else {
             serve_vsock(guest);
-            over = guest->plan.die == AT_EXEC || guest->plan.die == AT_ADOPT;
+            over = guest->plan.die == AT_EXEC || guest->plan.die == AT_ASK;
         }
         if (hello >= 0 && guest->plan.die == AT_HELLO)
             over = true;

@@ -29,14 +29,15 @@ enum moment {
     AT_CHECK,
     AT_HELLO,
     AT_EXEC,
-    AT_ADOPT, /* the agent is asked for its hello */
+    AT_ASK,   /* the agent is asked for its hello */
+    AT_ALIVE, /* and the VMM whether it lives */
     MOMENTS,
 };
 
 struct plan {
     enum moment fail; /* refuses, or keeps silent where nobody asks */
     enum moment die;  /* the VMM ends; AT_LAUNCH and later */
-    enum moment lie;  /* the agent sends what is no frame: AT_HELLO, AT_EXEC, AT_ADOPT */
+    enum moment lie;  /* the agent sends what is no frame: AT_HELLO, AT_EXEC, AT_ASK */
     enum moment call; /* calls `action` before it goes on */
     void (*action)(void *context, const char *instance);
     void *context;
@@ -57,6 +58,7 @@ struct guest {
     int pidfd, console, console_end, log, log_end;
     int api, vsock, hello; /* listeners */
     int stop;              /* eventfd: the VMM is to end */
+    bool dies;             /* it was asked whether it lives, and ends of it */
     int checked;           /* eventfd: CHECK is over, as a death at hello needs it */
     pthread_t thread;
 };

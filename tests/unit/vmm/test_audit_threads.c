@@ -147,11 +147,15 @@ static void an_agent_that_breaks_the_protocol_is_told(struct engine *engine)
     audited(engine, "later", LIFE "guest_protocol", "{\"during\":\"exec\"}");
     err = (struct error){0};
     CHECK(vmm_delete(engine->vmm, "owner", "later", &err) == 0);
-    run(engine, "last", (struct plan){.lie = AT_ADOPT}, &row);
+    engine->on_unresponsive = STORE_DELETE;
+    run(engine, "last", (struct plan){.lie = AT_ASK}, &row);
     engine_stop(engine);
-    CHECK(engine_restart(engine).lost == 1);
-    engine_ended(engine, "last", STORE_LOST, "unresponsive");
-    audited(engine, "last", LIFE "guest_protocol ended", "{\"during\":\"adoption\"}");
+    CHECK(engine_restart(engine).adopted == 1);
+    engine_empty(engine);
+    engine_ended(engine, "last", STORE_EXITED, "unresponsive");
+    audited(engine, "last", LIFE "adopted guest_protocol unresponsive ended",
+            "{\"during\":\"watch\"}");
+    engine->on_unresponsive = STORE_KEEP;
 }
 
 /* Neither a KILL nor a store that fails makes it two, or none. */

@@ -1,0 +1,80 @@
+/* What changes about a VM while it runs: how long it is still needed, and whether its agent answers. */
+#include "store/internal.h"
+
+struct keepalive {
+    const char *owner, *id;
+    int64_t ttl_s, boot_ms;
+    struct store_vm vm;
+};
+
+static int keep(sqlite3 *db, void *context, struct error *err)
+{
+    struct keepalive *keepalive = context;
+    struct store_vm *vm = &keepalive->vm;
+    if (store_find(db, keepalive->owner, keepalive->id, vm, err) < 0)
+        return -1;
+    if (vm->state != STORE_RUNNING)
+        return error_set(err, ERR_VM_NOT_RUNNING, 0,
+                         "the VM is %s; only a running one can be kept alive",
+                         store_state_name(vm->state));
+    int64_t more_ms = (keepalive->ttl_s > 0 ? keepalive->ttl_s : vm->ttl_s) * 1000;
+    if (vm->expires_boot_ms < keepalive->boot_ms + more_ms) {
+        vm->expires_boot_ms = keepalive->boot_ms + more_ms;
+        vm->expires_wall_ms = clock_wall_ms() + more_ms;
+    }
+    if (vm->idle_since_boot_ms > 0)
+        vm->idle_since_boot_ms = keepalive->boot_ms;
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db,
+                      "UPDATE vms SET expires_boot_ms = ?2, expires_wall_ms = ?3,"
+                      " idle_since_boot_ms = ?4 WHERE instance = ?1",
+                      &statement, err) < 0 ||
+        store_bind_text(statement, 1, vm->instance, err) < 0 ||
+        store_bind_number(statement, 2, vm->expires_boot_ms, err) < 0 ||
+        store_bind_number(statement, 3, vm->expires_wall_ms, err) < 0 ||
+        store_bind_number(statement, 4, vm->idle_since_boot_ms, err) < 0)
+        return -1;
+    return store_step(statement, err) < 0 ? -1 : 0;
+}
+
+int store_vm_keepalive(struct store *store, const char *owner, const char *id, int64_t ttl_s,
+                       int64_t boot_ms, struct store_vm *ret, struct error *err)
+{
+    struct keepalive keepalive = {.owner = owner, .id = id, .ttl_s = ttl_s, .boot_ms = boot_ms};
+    if (store_change(store, keep, &keepalive, err) < 0)
+        return -1;
+    *ret = keepalive.vm;
+    return 0;
+}
+
+/* One number of one row. */
+struct setting {
+    const char *sql, *instance;
+    int64_t value;
+};
+
+static int set(sqlite3 *db, void *context, struct error *err)
+{
+    const struct setting *setting = context;
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, setting->sql, &statement, err) < 0 ||
+        store_bind_text(statement, 1, setting->instance, err) < 0 ||
+        store_bind_number(statement, 2, setting->value, err) < 0)
+        return -1;
+    return store_step(statement, err) < 0 ? -1 : 0;
+}
+
+int store_vm_idle(struct store *store, const char *instance, int64_t since_boot_ms,
+                  struct error *err)
+{
+    struct setting setting = {"UPDATE vms SET idle_since_boot_ms = ?2 WHERE instance = ?1",
+                              instance, since_boot_ms};
+    return store_change(store, set, &setting, err);
+}
+
+int store_vm_agent(struct store *store, const char *instance, enum store_agent agent,
+                   struct error *err)
+{
+    struct setting setting = {"UPDATE vms SET agent = ?2 WHERE instance = ?1", instance, agent};
+    return store_change(store, set, &setting, err);
+}

@@ -1,0 +1,210 @@
+/* When VMs end by themselves, and what nobody owns any more (R02): TTL, idleness, orphans, over
+ * restarts and whatever the wall clock does. A plain program, so that ThreadSanitizer can run it. */
+#include "tests/unit/vmm/engine.h"
+
+#include <poll.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+enum { LOOK_MS = 10, YEAR_S = 366 * 86400 };
+
+/* In the place of libc's: the wall clock can be set. */
+static atomic_llong wall_offset_s;
+
+int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+    int result = (int)syscall(SYS_clock_gettime, clock, ret);
+    if (clock == CLOCK_REALTIME)
+        ret->tv_sec += atomic_load(&wall_offset_s);
+    return result;
+}
+
+static void run(struct engine *engine, const char *id, int64_t ttl_s, struct plan plan,
+                struct store_vm *ret)
+{
+    struct error err = {0};
+    root_plan(&engine->root, plan);
+    CHECK(engine_spawn(engine, id, ttl_s, ret, &err) == 0);
+}
+
+static bool lives(struct engine *engine, const char *id, struct store_vm *ret)
+{
+    struct error err = {0};
+    return store_vm_get(engine->fixture.store, "owner", id, ret, &err) == 0;
+}
+
+/* Returns when it has ended; the milliseconds that took. */
+static int64_t await_end(struct engine *engine, const char *id)
+{
+    struct store_vm row;
+    int64_t begin = clock_mono_ms();
+    while (lives(engine, id, &row)) {
+        CHECK(clock_mono_ms() - begin < PATIENCE_MS);
+        poll(NULL, 0, LOOK_MS);
+    }
+    return clock_mono_ms() - begin;
+}
+
+static void remove_vm(struct engine *engine, const char *id)
+{
+    struct error err = {0};
+    CHECK(vmm_delete(engine->vmm, "owner", id, &err) == 0);
+}
+
+static void only_a_keepalive_prolongs_a_life(struct engine *engine)
+{
+    struct store_vm row, kept;
+    struct error err = {0};
+    run(engine, "kept", 2, (struct plan){0}, &row);
+    run(engine, "used", 2, (struct plan){0}, &row);
+    CHECK(vmm_keepalive(engine->vmm, "owner", "kept", 60, &kept, &err) == 0);
+    CHECK(kept.expires_boot_ms >= clock_boot_ms() + 55000);
+    CHECK(kept.expires_boot_ms <= clock_boot_ms() + 60000);
+    CHECK(llabs(kept.expires_wall_ms - clock_wall_ms() - 60000) < 5000);
+    int64_t end = kept.expires_boot_ms;
+    CHECK(vmm_keepalive(engine->vmm, "owner", "kept", 0, &kept, &err) == 0);
+    CHECK(kept.expires_boot_ms == end); /* its own two seconds take nothing away */
+    while (lives(engine, "used", &kept)) {
+        CHECK(kept.expires_boot_ms == row.expires_boot_ms);
+        err = (struct error){0}; /* the last one meets its end */
+        (void)engine_exec(engine, "used", &err);
+    }
+    engine_ended(engine, "used", STORE_EXITED, "ttl");
+    err = (struct error){0};
+    CHECK(vmm_keepalive(engine->vmm, "owner", "used", 60, &kept, &err) < 0);
+    CHECK(err.code == ERR_VM_GONE);
+    /* The longer life is known to the next start. */
+    engine_stop(engine);
+    CHECK(engine_restart(engine).adopted == 1);
+    CHECK(lives(engine, "kept", &row) && row.expires_boot_ms == end);
+    remove_vm(engine, "kept");
+}
+
+static void what_no_command_runs_in_is_idle(struct engine *engine)
+{
+    struct store_vm row;
+    struct error err = {0};
+    run(engine, "never", 60, (struct plan){0}, &row);
+    engine->idle_s = 2;
+    run(engine, "idle", 60, (struct plan){0}, &row);
+    run(engine, "kept", 60, (struct plan){0}, &row);
+    int64_t begin = clock_mono_ms();
+    while (lives(engine, "idle", &row))
+        CHECK(vmm_keepalive(engine->vmm, "owner", "kept", 0, &row, &err) == 0);
+    CHECK(clock_mono_ms() - begin > 1500);
+    engine_ended(engine, "idle", STORE_EXITED, "idle");
+    CHECK(await_end(engine, "kept") > 1000); /* two seconds after the last of them */
+    engine_ended(engine, "kept", STORE_EXITED, "idle");
+    CHECK(lives(engine, "never", &row));
+    remove_vm(engine, "never");
+}
+
+struct command {
+    struct engine *engine;
+    pthread_t thread;
+};
+
+static void *exec_main(void *context)
+{
+    struct command *command = context;
+    struct error err = {0};
+    CHECK(engine_exec(command->engine, "busy", &err) < 0 && err.code == ERR_VM_GONE);
+    return NULL;
+}
+
+/* It has a command that does not end, and another VM of the same kind ends beside it. */
+static void what_a_command_runs_in_is_not(struct engine *engine)
+{
+    struct command command = {.engine = engine};
+    struct store_vm row;
+    engine->idle_s = 1;
+    run(engine, "busy", 60, (struct plan){.fail = AT_EXEC}, &row);
+    CHECK(pthread_create(&command.thread, NULL, exec_main, &command) == 0);
+    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
+    while (lives(engine, "busy", &row) && row.idle_since_boot_ms != 0)
+        CHECK(clock_mono_ms() < deadline);
+    run(engine, "idle", 60, (struct plan){0}, &row);
+    (void)await_end(engine, "idle");
+    CHECK(lives(engine, "busy", &row) && row.idle_since_boot_ms == 0);
+    remove_vm(engine, "busy");
+    CHECK(pthread_join(command.thread, NULL) == 0);
+}
+
+/* Nobody watches while the service is away; the time passes all the same. */
+static void idleness_outlives_a_restart(struct engine *engine)
+{
+    struct store_vm row;
+    struct error err = {0};
+    engine->idle_s = 3;
+    run(engine, "idle", 60, (struct plan){0}, &row);
+    run(engine, "busy", 60, (struct plan){0}, &row);
+    /* As when the service dies while a command runs. */
+    CHECK(store_vm_idle(engine->fixture.store, row.instance, 0, &err) == 0);
+    engine_stop(engine);
+    poll(NULL, 0, 1500);
+    CHECK(engine_restart(engine).adopted == 2);
+    CHECK(await_end(engine, "idle") < 2800);
+    CHECK(await_end(engine, "busy") > 500);
+    engine_ended(engine, "idle", STORE_EXITED, "idle");
+    engine_ended(engine, "busy", STORE_EXITED, "idle");
+}
+
+static void setting_the_wall_clock_ends_and_spares_nobody(struct engine *engine)
+{
+    struct store_vm row, other;
+    engine->idle_s = 2;
+    run(engine, "idle", 60, (struct plan){0}, &row);
+    engine->idle_s = 0;
+    run(engine, "hour", 3600, (struct plan){0}, &row);
+    int64_t begin = clock_wall_ms();
+    atomic_store(&wall_offset_s, YEAR_S);
+    CHECK(clock_wall_ms() - begin >= INT64_C(1000) * YEAR_S);
+    run(engine, "brief", 2, (struct plan){0}, &other);
+    atomic_store(&wall_offset_s, -YEAR_S);
+    CHECK(await_end(engine, "brief") < 6000);
+    (void)await_end(engine, "idle");
+    atomic_store(&wall_offset_s, YEAR_S);
+    engine_stop(engine);
+    CHECK(engine_restart(engine).adopted == 1);
+    run(engine, "after", 1, (struct plan){0}, &other);
+    (void)await_end(engine, "after");
+    CHECK(lives(engine, "hour", &other) && other.expires_boot_ms == row.expires_boot_ms);
+    remove_vm(engine, "hour");
+    engine_ended(engine, "brief", STORE_EXITED, "ttl");
+    engine_ended(engine, "idle", STORE_EXITED, "idle");
+    atomic_store(&wall_offset_s, 0);
+}
+
+/* As after a commit that failed and was written all the same. */
+static void a_row_without_a_vm_is_let_go(struct engine *engine)
+{
+    struct store_vm orphan = fixture_vm("owner", "orphan"), row;
+    struct error err = {0};
+    run(engine, "here", 60, (struct plan){0}, &row);
+    CHECK(store_vm_insert(engine->fixture.store, &orphan, &err) == 0);
+    (void)await_end(engine, "orphan");
+    engine_ended(engine, "orphan", STORE_LOST, "lost");
+    CHECK(lives(engine, "here", &row) && row.state == STORE_RUNNING);
+    remove_vm(engine, "here");
+}
+
+int main(void)
+{
+    static void (*const tests[])(struct engine *) = {
+        only_a_keepalive_prolongs_a_life,
+        what_no_command_runs_in_is_idle,
+        what_a_command_runs_in_is_not,
+        idleness_outlives_a_restart,
+        setting_the_wall_clock_ends_and_spares_nobody,
+        a_row_without_a_vm_is_let_go,
+    };
+    for (size_t i = 0; i < COUNT_OF(tests); i++) {
+        struct engine engine;
+        int64_t begin = clock_mono_ms();
+        engine_open(&engine);
+        tests[i](&engine);
+        engine_close(&engine);
+        fprintf(stderr, "test %zu: %lld ms\n", i, (long long)(clock_mono_ms() - begin));
+    }
+    return 0;
+}

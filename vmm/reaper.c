@@ -1,0 +1,39 @@
+/* What the reaper looks for now and then, beyond the VMs it watches: rows without a VM, and
+ * certificates that nobody needs any more. */
+#include "vmm/internal.h"
+
+enum { CERTIFICATES_DAYS = 30 };
+
+/* A machine is in the table before its row is written, and goes after it: a row that is still there
+ * when its machine was not found has none. A commit that failed and was written all the same leaves
+ * such a one. */
+static bool orphaned(struct vmm *vmm, const char *instance)
+{
+    struct store_vm row;
+    struct error ignored = {0};
+    struct vmm_machine *machine = vmm_machine_find(vmm, instance);
+    if (machine != NULL) {
+        vmm_machine_unref(vmm, machine);
+        return false;
+    }
+    return store_vm_by_instance(vmm->config.store, instance, &row, &ignored) == 0;
+}
+
+void vmm_sweep(struct vmm *vmm)
+{
+    const struct vmm_observer *observer = &vmm->config.observer;
+    const int64_t keep_ms = INT64_C(86400000) * CERTIFICATES_DAYS;
+    cleanup_free char(*names)[ID_INSTANCE_SIZE] = NULL;
+    size_t count = 0;
+    struct error unlisted = {0}, unaged = {0}; /* what fails is tried again with the next sweep */
+    if (store_vm_instances(vmm->config.store, &names, &count, &unlisted) < 0)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct error err = {0};
+        struct vmm_verdict verdict =
+            vmm_verdict(STORE_LOST, "lost", "nothing was left of it but its record");
+        if (orphaned(vmm, names[i]) && vmm_end(vmm, names[i], &verdict, &err) == 0)
+            observer->ended(observer->context, verdict.reason);
+    }
+    (void)store_age(vmm->config.store, vmm->boot, clock_boot_ms(), keep_ms, &unaged);
+}

@@ -1,0 +1,63 @@
+/* Whether a VM is in use: commands that run in it, and callers who say that they still need it. */
+#include "vmm/internal.h"
+
+/* One more command, or one less. The first and the last are told to the store, so that a restart
+ * does not make an idle VM busy or a busy one idle. Not being able to is no reason to refuse a
+ * command: what is held here decides. */
+static void change(struct vmm *vmm, struct vmm_machine *machine, int by)
+{
+    struct error ignored = {0};
+    pthread_mutex_lock(&machine->use_lock);
+    pthread_mutex_lock(&vmm->lock);
+    bool told = by > 0 ? machine->commands == 0 : machine->commands == 1;
+    machine->commands += (unsigned)by;
+    if (told)
+        machine->idle_since_boot_ms = by > 0 ? 0 : clock_boot_ms();
+    int64_t since = machine->idle_since_boot_ms;
+    pthread_mutex_unlock(&vmm->lock);
+    if (told && machine->idle_ms > 0)
+        (void)store_vm_idle(vmm->config.store, machine->instance, since, &ignored);
+    pthread_mutex_unlock(&machine->use_lock);
+}
+
+void vmm_use_begin(struct vmm *vmm, struct vmm_machine *machine)
+{
+    change(vmm, machine, 1);
+}
+
+void vmm_use_end(struct vmm *vmm, struct vmm_machine *machine)
+{
+    change(vmm, machine, -1);
+}
+
+/* False when it is about to end all the same. */
+static bool prolong(struct vmm *vmm, struct vmm_machine *machine, const struct store_vm *row)
+{
+    pthread_mutex_lock(&vmm->lock);
+    bool stays = machine->phase == VMM_UP && !machine->doomed && !machine->overdue;
+    if (machine->expires_boot_ms < row->expires_boot_ms)
+        machine->expires_boot_ms = row->expires_boot_ms;
+    if (machine->commands == 0)
+        machine->idle_since_boot_ms = row->idle_since_boot_ms;
+    pthread_mutex_unlock(&vmm->lock);
+    return stays;
+}
+
+int vmm_keepalive(struct vmm *vmm, const char *owner, const char *id, int64_t ttl_s,
+                  struct store_vm *ret, struct error *err)
+{
+    struct store_vm row;
+    if (store_vm_get(vmm->config.store, owner, id, &row, err) < 0)
+        return -1;
+    struct vmm_machine *machine = vmm_machine_find(vmm, row.instance);
+    if (machine == NULL)
+        return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM has just ended");
+    vmm_machine_settle(vmm, machine); /* the row says `running` a moment before the machine */
+    pthread_mutex_lock(&machine->use_lock);
+    int result = store_vm_keepalive(vmm->config.store, owner, id, ttl_s, clock_boot_ms(), ret, err);
+    if (result == 0 && (strcmp(ret->instance, row.instance) != 0 || !prolong(vmm, machine, ret)))
+        result = error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM is just ending");
+    pthread_mutex_unlock(&machine->use_lock);
+    vmm_machine_unref(vmm, machine);
+    return result;
+}

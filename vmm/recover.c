@@ -73,19 +73,20 @@ static int reconnect(struct vmm *vmm, struct vmm_machine *machine, struct error 
     return result;
 }
 
+/* "": the VMM has ended, and why is to be found out. */
 static const char *why_not(const struct vmm_machine *machine, const struct error *err)
 {
     if (err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err))
-        return "vmm_exit";
+        return "";
     bool guest = err->code == ERR_GUEST_TIMEOUT || err->code == ERR_GUEST_CLOSED ||
                  err->code == ERR_GUEST_PROTOCOL || err->code == ERR_GUEST_REFUSED;
     return guest ? "unresponsive" : "daemon_restart";
 }
 
+/* One that cannot be adopted stays in the table, doomed, so that its last words are kept. */
 static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_instance *instance,
-                 const char **ret_why_not, struct error *err)
+                 struct error *err)
 {
-    *ret_why_not = "daemon_restart";
     struct vmm_machine *machine = vmm_machine_new(vmm, row->instance, err);
     if (machine == NULL)
         return -1;
@@ -95,8 +96,8 @@ static int adopt(struct vmm *vmm, const struct store_vm *row, const struct priv_
         vmm_audit_guards(vmm, row->instance, STORE_AUDIT_ADOPTED);
         vmm_machine_up(vmm, machine, row->expires_boot_ms);
     } else {
-        *ret_why_not = why_not(machine, err);
-        vmm_machine_remove(vmm, machine);
+        struct vmm_verdict verdict = vmm_verdict(STORE_LOST, why_not(machine, err), err->msg);
+        vmm_machine_doom(vmm, machine, &verdict);
     }
     vmm_machine_unref(vmm, machine);
     return result;
@@ -107,18 +108,15 @@ static void end_row(struct recovery *r, const struct store_vm *row, enum store_s
 {
     struct error err = {0};
     struct vmm_verdict verdict = vmm_verdict(state, reason, message);
-    if (vmm_end(r->vmm, row->instance, &verdict, &err) < 0) {
+    if (vmm_end(r->vmm, row->instance, &verdict, &err) < 0)
         atomic_fetch_add(&r->failed, 1);
-        return;
-    }
-    atomic_fetch_add(state == STORE_LOST ? &r->lost : &r->undone, 1);
-    r->vmm->config.observer.ended(r->vmm->config.observer.context, reason);
+    else
+        atomic_fetch_add(state == STORE_LOST ? &r->lost : &r->undone, 1);
 }
 
 static void recover_row(struct recovery *r, const struct store_vm *row)
 {
     const struct priv_instance *instance = find_instance(r, row->instance);
-    const char *reason = NULL;
     struct error err = {0};
     if (strcmp(row->boot, r->vmm->boot) != 0)
         end_row(r, row, STORE_LOST, "host_reboot", "the host was restarted");
@@ -128,9 +126,9 @@ static void recover_row(struct recovery *r, const struct store_vm *row)
     else if (row->state == STORE_DELETING)
         end_row(r, row, STORE_EXITED, "deleted", "");
     else if (instance == NULL || instance->state != PRIV_LAUNCHED || !instance->alive)
-        end_row(r, row, STORE_LOST, "vmm_exit", "the VMM ended while motted was away");
-    else if (adopt(r->vmm, row, instance, &reason, &err) < 0)
-        end_row(r, row, STORE_LOST, reason, err.msg);
+        end_row(r, row, STORE_LOST, "", ""); /* what the host still knows must do */
+    else if (adopt(r->vmm, row, instance, &err) < 0)
+        end_row(r, row, STORE_LOST, "daemon_restart", err.msg); /* or what adopt() found */
     else
         atomic_fetch_add(&r->adopted, 1);
 }

@@ -38,8 +38,9 @@ struct guest {
     struct block_disk disks[BLOCK_DISKS];
     struct session sessions[VSOCK_CONNECTIONS];
     const char *cmdline;
-    uint32_t greetings; /* hello is said for all generations below this */
-    uint32_t called;    /* connections to the host that it took */
+    uint32_t greetings;                        /* hello is said for all generations below this */
+    uint32_t called;                           /* connections to the host that it took */
+    uint64_t chatter_left, chattered, hog_mib; /* of chatter */
     char instance[24];
     uint8_t frame[WIRE_HEADER_SIZE + WIRE_FRAME_MAX];
     char text[WIRE_FRAME_MAX];               /* what a command puts together */

@@ -29,7 +29,8 @@ static cJSON *result_json(const struct vsock_exec_result *result)
     } else {
         failed = json_add(json, "exit_code", code) < 0;
         failed = json_add(json, "signal", number) < 0 || failed;
-        failed = failed || add_outputs(json, result) < 0;
+        failed = failed || json_add_bool(json, "oom_killed", result->oom_killed) < 0 ||
+                 add_outputs(json, result) < 0;
     }
     if (failed) {
         cJSON_Delete(json);

@@ -32,6 +32,11 @@ int api_vm_find(struct api *api, const struct caller *caller, const char *id, st
 
 /* vm_json.c: a row as clients see it; NULL when out of memory. */
 cJSON *api_vm_json(const struct store_vm *vm);
+/* certificate.c: after ERR_VM_GONE of `id`: the answer that says so, with what remains of the VM. */
+void api_vm_gone(struct api *api, const struct api_request *request, const struct error *gone,
+                 struct api_response *response);
+/* A wall time, or null for 0. */
+int api_add_time(cJSON *json, const char *name, int64_t wall_ms);
 /* Names of the guards in a set of enum priv_guard bits, as a JSON array. */
 cJSON *api_guards_json(uint32_t guards);
 /* Wall time of the end of a VM's life, or 0 while it does not run yet. The row is of this boot:

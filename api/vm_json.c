@@ -38,7 +38,7 @@ int64_t api_vm_expires_wall_ms(const struct store_vm *vm)
     return llabs(vm->expires_wall_ms - exact) <= SET_MS ? vm->expires_wall_ms : exact;
 }
 
-static int add_time(cJSON *json, const char *name, int64_t wall_ms)
+int api_add_time(cJSON *json, const char *name, int64_t wall_ms)
 {
     char text[25];
     if (wall_ms > 0)
@@ -121,8 +121,8 @@ cJSON *api_vm_json(const struct store_vm *vm)
         json_add_string(json, "owner", vm->owner) < 0 || add_state(json, vm) < 0 ||
         add_shape(json, vm) < 0 || add_life(json, vm) < 0 ||
         add_stored(json, "labels", vm->labels, cJSON_CreateObject()) < 0 ||
-        add_isolation(json, vm) < 0 || add_time(json, "created_at", vm->created_wall_ms) < 0 ||
-        add_time(json, "expires_at", api_vm_expires_wall_ms(vm)) < 0 ||
+        add_isolation(json, vm) < 0 || api_add_time(json, "created_at", vm->created_wall_ms) < 0 ||
+        api_add_time(json, "expires_at", api_vm_expires_wall_ms(vm)) < 0 ||
         add_stored(json, "steps", vm->steps, cJSON_CreateArray()) < 0 ||
         add_stored(json, "guest", vm->guest, cJSON_CreateNull()) < 0) {
         cJSON_Delete(json);

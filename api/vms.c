@@ -77,10 +77,14 @@ int api_vm_get(struct api *api, const struct api_request *request, struct api_re
                struct error *err)
 {
     struct store_vm vm;
-    if (api_query_none(request->query, err) < 0 ||
-        api_vm_find(api, request->caller, request->id, &vm, err) < 0)
+    if (api_query_none(request->query, err) < 0)
         return -1;
-    return api_respond_json(response, 200, api_vm_json(&vm), err);
+    if (api_vm_find(api, request->caller, request->id, &vm, err) == 0)
+        return api_respond_json(response, 200, api_vm_json(&vm), err);
+    if (err->code != ERR_VM_GONE)
+        return -1;
+    api_vm_gone(api, request, err, response);
+    return 0;
 }
 
 static cJSON *page_json(const struct store_vm *vms, size_t count, bool more)

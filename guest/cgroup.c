@@ -117,6 +117,13 @@ void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid, int pidfd)
     kill(-pid, SIGKILL);
 }
 
+bool guest_cgroup_oom(const struct guest_cgroup *cgroup)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/memory.events", cgroup->path);
+    return *cgroup->path && read_number(path, "oom_kill ") > 0;
+}
+
 void guest_cgroup_remove(struct guest_cgroup *cgroup)
 {
     if (!*cgroup->path)

@@ -26,6 +26,7 @@ struct run {
     int64_t start_ms, deadline_ms, quiet_since;
     size_t afterwards;
     bool timed_out, ended;
+    bool thrashed; /* killed because it stood still at its memory limit */
     siginfo_t status;
 };
 
@@ -220,8 +221,10 @@ static void wait_step(struct run *run)
     fds[SLOT_PRESSURE] =
         (struct pollfd){.fd = run->ended ? -1 : run->cgroup.pressure, .events = POLLPRI};
     guest_conn_poll(run->conn, fds, SLOT_COUNT, poll_timeout(run));
-    if (fds[SLOT_PRESSURE].revents & POLLPRI)
+    if (fds[SLOT_PRESSURE].revents & POLLPRI) {
+        run->thrashed = true;
         guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
+    }
 }
 
 /* Frames may wait in the buffer when the socket has nothing new to wake us with: take all that can
@@ -258,9 +261,10 @@ static int pump(struct run *run)
 static json_t *exit_message(const struct run *run, uint64_t id)
 {
     bool exited = run->status.si_code == CLD_EXITED;
-    return json_pack("{s:I,s:s,s:i,s:b,s:I}", "id", (json_int_t)id, "op", "exit",
+    bool oom = run->thrashed || guest_cgroup_oom(&run->cgroup);
+    return json_pack("{s:I,s:s,s:i,s:b,s:b,s:I}", "id", (json_int_t)id, "op", "exit",
                      exited ? "code" : "signal", run->status.si_status, "timed_out",
-                     run->timed_out ? 1 : 0, "duration_ms",
+                     run->timed_out ? 1 : 0, "oom_killed", oom ? 1 : 0, "duration_ms",
                      (json_int_t)(guest_mono_ms() - run->start_ms));
 }
 

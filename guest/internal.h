@@ -36,6 +36,8 @@ int64_t guest_boot_ms(void);
 void guest_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Says `what` and errno, then reboots: with reboot=t or panic=-1 the VMM ends at once. */
 _Noreturn void guest_die(const char *what);
+/* Says how it ends, "shutdown" or "reset", and resets: the only end that every VMM sees. */
+_Noreturn void guest_bye(const char *how);
 /* One write(2) of text into an existing file. 0 or -1. */
 int guest_put(const char *path, const char *text);
 
@@ -156,6 +158,8 @@ void guest_cgroup_prepare(const char *parent);
 int guest_cgroup_make(const char *parent, struct guest_cgroup *ret);
 /* Kills all in it; without a cgroup the first process and its group. */
 void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid, int pidfd);
+/* Did the kernel kill anything in it for want of memory? */
+bool guest_cgroup_oom(const struct guest_cgroup *cgroup);
 void guest_cgroup_remove(struct guest_cgroup *cgroup);
 
 /* ---- channels ---- */

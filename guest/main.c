@@ -22,7 +22,7 @@ static const char CGROUPS[] = "/sys/fs/cgroup/motte";
 struct supervisor {
     struct guest_facts facts;
     int listener; /* vsock; -1: serial ports */
-    int children; /* signalfd of SIGCHLD */
+    int signals;  /* signalfd: children that ended, and the word to end the machine */
     pid_t sessions[SESSIONS_MAX];
     pid_t ports[WIRE_SERIAL_PORTS];
     char devices[WIRE_SERIAL_PORTS][32];
@@ -89,9 +89,6 @@ static void start_ports(struct supervisor *supervisor)
 
 static void reap(struct supervisor *supervisor)
 {
-    struct signalfd_siginfo info;
-    while (read(supervisor->children, &info, sizeof info) > 0)
-        continue;
     for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
         for (size_t i = 0; i < SESSIONS_MAX; i++)
             if (supervisor->sessions[i] == pid)
@@ -102,6 +99,28 @@ static void reap(struct supervisor *supervisor)
                 start_port(supervisor, port);
             }
     }
+}
+
+/* Numbers as systemd's PID 1 has them, and what a container's programs therefore send. */
+static int power_off(void)
+{
+    return SIGRTMIN + 4;
+}
+
+static int restart(void)
+{
+    return SIGRTMIN + 5;
+}
+
+static void take_signals(struct supervisor *supervisor)
+{
+    struct signalfd_siginfo info;
+    while (read(supervisor->signals, &info, sizeof info) > 0)
+        if ((int)info.ssi_signo == power_off())
+            guest_bye("shutdown");
+        else if ((int)info.ssi_signo == restart())
+            guest_bye("reset");
+    reap(supervisor);
 }
 
 static void accept_one(struct supervisor *supervisor)
@@ -126,22 +145,24 @@ static void accept_one(struct supervisor *supervisor)
 _Noreturn static void supervise(struct supervisor *supervisor)
 {
     for (;;) {
-        struct pollfd fds[] = {{.fd = supervisor->children, .events = POLLIN},
+        struct pollfd fds[] = {{.fd = supervisor->signals, .events = POLLIN},
                                {.fd = supervisor->listener, .events = POLLIN}};
         if (poll(fds, 2, -1) < 0)
             continue;
         if (fds[0].revents)
-            reap(supervisor);
+            take_signals(supervisor);
         if (fds[1].revents)
             accept_one(supervisor);
     }
 }
 
-static int watch_children(void)
+static int watch_signals(void)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
+    sigaddset(&set, power_off());
+    sigaddset(&set, restart());
     sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -167,7 +188,7 @@ int main(void)
     memcpy(hostname, supervisor.facts.instance, GUEST_HOSTNAME_LEN);
     if (sethostname(hostname, strlen(hostname)))
         guest_say("hostname: %s", strerror(errno));
-    supervisor.children = watch_children();
+    supervisor.signals = watch_signals();
     supervisor.facts.boot_ms = guest_boot_ms();
     if (guest_virtio_has(VIRTIO_CONSOLE)) {
         start_ports(&supervisor);

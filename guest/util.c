@@ -39,12 +39,24 @@ void guest_say(const char *fmt, ...)
         return; /* no console: nobody to tell */
 }
 
-_Noreturn void guest_die(const char *what)
+_Noreturn static void end_machine(void)
 {
-    guest_say("%s: %s", what, strerror(errno));
     tcdrain(STDERR_FILENO); /* else the last words are still queued when the machine stops */
     reboot(RB_AUTOBOOT);
     _exit(1);
+}
+
+_Noreturn void guest_die(const char *what)
+{
+    guest_say("%s: %s", what, strerror(errno));
+    end_machine();
+}
+
+_Noreturn void guest_bye(const char *how)
+{
+    sync();
+    guest_say("bye: %s", how);
+    end_machine();
 }
 
 int guest_put(const char *path, const char *text)

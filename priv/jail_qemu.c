@@ -116,7 +116,8 @@ static int arguments(const struct priv_server *server, const struct priv_record 
                    add_kernel(server, record, kernel, child) < 0 ||
                    add_disks(child, record->shape.disk_mib) < 0 || add_ports(child) < 0 ||
                    add_list(child,
-                            "-qmp|unix:/vm/api.sock,server=on,wait=off|-chardev|"
+                            "-qmp|unix:/vm/api.sock,server=on,wait=off|"
+                            "-qmp|unix:/vm/events.sock,server=on,wait=off|-chardev|"
                             "file,id=console,path=/vm/console|-serial|chardev:console|-sandbox|"
                             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,"
                             "resourcecontrol=deny") < 0

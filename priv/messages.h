@@ -68,6 +68,7 @@ enum priv_socket {
     PRIV_SOCKET_CONSOLE, /* not a socket: read end of the console pipe, after adoption */
     PRIV_SOCKET_PIDFD,   /* not a socket: a pidfd of the VMM, after adoption */
     PRIV_SOCKET_LOG, /* not a socket: read end of the VMM's own log, after adoption; Firecracker */
+    PRIV_SOCKET_EVENTS, /* a second QMP, for events alone; QEMU only */
 };
 /* OPEN's reply carries exactly one descriptor. */
 

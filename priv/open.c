@@ -204,6 +204,10 @@ static int open_what(struct priv_server *server, struct priv_instance_slot *slot
         if (!qemu)
             return open_socket(server, slot, "v.sock", err);
         return error_set(err, ERR_PRIV_REFUSED, 0, "QEMU has serial ports, not vsock");
+    case PRIV_SOCKET_EVENTS:
+        if (qemu)
+            return open_socket(server, slot, "vm/events.sock", err);
+        return error_set(err, ERR_PRIV_REFUSED, 0, "Firecracker has a log, not events");
     case PRIV_SOCKET_PORT:
         if (!qemu)
             return error_set(err, ERR_PRIV_REFUSED, 0, "Firecracker has vsock, not serial ports");

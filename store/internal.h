@@ -13,7 +13,6 @@
 enum {
     STORE_READERS = 4,
     STORE_BUSY_MS = 2000,
-    STORE_CONSOLE_MAX = 8192,           /* bytes of a console tail in a certificate */
     STORE_APPLICATION_ID = 0x6d6f7474,  /* "mott": tells our files from others */
     STORE_WAL_LIMIT = 16 * 1024 * 1024, /* what a checkpoint cuts the log back to */
     STORE_BALLAST = 8 * 1024 * 1024,    /* the log grows by a quarter of it for some 100 ends */

@@ -20,6 +20,7 @@ enum {
     STORE_LABELS_MAX = 4096, /* bytes of labels as JSON */
     STORE_STEPS_MAX = 1024,
     STORE_CERTIFICATES_MAX = 10000, /* older ones go */
+    STORE_CONSOLE_MAX = 8192,       /* bytes of a console's end in a certificate */
     STORE_PAGE_MAX = 500,
     STORE_AUDIT_VM_MAX = 100, /* entries kept of one VM, */
     STORE_AUDIT_MAX = 100000, /* and of all: some 20 MiB; the oldest go first */
@@ -113,6 +114,20 @@ int store_vm_get(struct store *store, const char *owner, const char *id, struct 
                  struct error *err);
 int store_vm_by_instance(struct store *store, const char *instance, struct store_vm *ret,
                          struct error *err);
+
+/* What remains of a VM that has ended. */
+struct store_certificate {
+    char instance[ID_INSTANCE_SIZE];
+    enum store_state state;
+    char reason[STORE_REASON_MAX];
+    char message[ERROR_MESSAGE_MAX];
+    int64_t created_wall_ms, ended_wall_ms;
+    size_t console_len;
+    char console[STORE_CONSOLE_MAX]; /* bytes, the guest's word */
+};
+/* Of the VM that had the id last. owner NULL: any. ERR_VM_UNKNOWN. */
+int store_certificate_get(struct store *store, const char *owner, const char *id,
+                          struct store_certificate *ret, struct error *err);
 
 struct store_filter {
     const char *owner;                   /* NULL: any */

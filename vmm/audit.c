@@ -83,14 +83,15 @@ static char *violation_detail(const struct vmm_violation *violation)
     return print(detail, whole);
 }
 
-static char *exit_detail(const struct priv_killed *killed)
+static char *exit_detail(const struct priv_killed *killed, const char *known_by)
 {
     bool exited = killed->has_status && WIFEXITED(killed->status);
     bool signalled = killed->has_status && WIFSIGNALED(killed->status);
     cJSON *detail = cJSON_CreateObject();
     bool whole = add_or_null(detail, "exit_code", exited, WEXITSTATUS(killed->status)) == 0 &&
                  add_or_null(detail, "signal", signalled, WTERMSIG(killed->status)) == 0 &&
-                 json_add_number(detail, "oom_kills", killed->oom_kills) == 0;
+                 json_add_number(detail, "oom_kills", killed->oom_kills) == 0 &&
+                 json_add_string(detail, "known_by", known_by) == 0;
     return print(detail, whole);
 }
 
@@ -99,9 +100,12 @@ int vmm_audit_end(struct vmm *vmm, const char *instance, struct vmm_verdict *ver
 {
     if (verdict->told)
         return 0;
-    cleanup_free char *violation = verdict->violated ? violation_detail(&verdict->violation) : NULL;
-    cleanup_free char *by_itself = verdict->by_itself ? exit_detail(&verdict->killed) : NULL;
-    if ((verdict->violated && violation == NULL) || (verdict->by_itself && by_itself == NULL))
+    const struct vmm_evidence *evidence = &verdict->evidence;
+    cleanup_free char *violation =
+        evidence->violated ? violation_detail(&evidence->violation) : NULL;
+    cleanup_free char *by_itself =
+        verdict->by_itself ? exit_detail(&evidence->killed, verdict->known_by) : NULL;
+    if ((evidence->violated && violation == NULL) || (verdict->by_itself && by_itself == NULL))
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for an audit entry");
     struct store_audit_new entries[2];
     size_t count = 0;

@@ -4,49 +4,52 @@
 #include <sys/eventfd.h>
 #include <sys/wait.h>
 
-/* Of a VMM whose filter stopped nothing. Only its parent learns how it exited. */
-static const char *why(const struct priv_killed *killed, char message[static ERROR_MESSAGE_MAX])
+static int exit_signal(const struct vmm *vmm, const struct priv_killed *killed)
 {
-    message[0] = '\0';
-    if (killed->oom_kills > 0) {
-        snprintf(message, ERROR_MESSAGE_MAX, "the VMM's cgroup ran out of memory");
-        return "cgroup_oom";
-    }
     if (!killed->has_status)
-        return "vmm_exit";
-    if (WIFSIGNALED(killed->status)) {
-        snprintf(message, ERROR_MESSAGE_MAX, "the VMM was ended by signal %d",
-                 WTERMSIG(killed->status));
-        return "vmm_crash";
-    }
-    int code = WEXITSTATUS(killed->status);
-    if (code == 0)
-        return "guest_shutdown";
-    snprintf(message, ERROR_MESSAGE_MAX, "the VMM exited with code %d", code);
-    return "vmm_exit";
+        return 0;
+    if (WIFSIGNALED(killed->status))
+        return WTERMSIG(killed->status);
+    return vmm->hypervisor->exit_signal != NULL
+               ? vmm->hypervisor->exit_signal(WEXITSTATUS(killed->status))
+               : 0;
+}
+
+/* Each reader cuts its text up: hence a copy for each. */
+static void listen(const struct vmm *vmm, struct vmm_machine *machine,
+                   struct vmm_evidence *evidence)
+{
+    char log[VMM_LOG_TAIL], console[VMM_CONSOLE_TAIL];
+    vmm_machine_tail(machine, console, sizeof(console));
+    evidence->claim = vmm_claim_read(console);
+    vmm_machine_log(machine, log, sizeof(log));
+    evidence->word = vmm->hypervisor->word(log, machine->instance);
+    evidence->heard = machine->log >= 0;
 }
 
 static void examine(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
                     const struct priv_killed *killed, struct vmm_verdict *verdict)
 {
     const struct vmm_observer *observer = &vmm->config.observer;
-    char log[VMM_LOG_TAIL] = "", message[ERROR_MESSAGE_MAX];
-    const char *reason = "seccomp";
-    if (machine != NULL)
+    struct vmm_evidence *evidence = &verdict->evidence;
+    char log[VMM_LOG_TAIL] = "";
+    evidence->killed = *killed;
+    evidence->exit_signal = exit_signal(vmm, killed);
+    if (machine != NULL) {
+        listen(vmm, machine, evidence);
         vmm_machine_log(machine, log, sizeof(log));
-    verdict->killed = *killed;
-    verdict->by_itself = machine != NULL && machine->pidfd >= 0 && !killed->was_running;
-    verdict->violated = vmm_violation_read(killed, vmm->hypervisor->seccomp_exit, log, instance,
-                                           &verdict->violation);
-    if (verdict->violated)
-        vmm_violation_describe(&verdict->violation, message);
-    else
-        reason = why(killed, message);
-    if (verdict->violated)
-        observer->violation(observer->context, verdict->violation.number);
-    if (verdict->reason[0] == '\0') {
-        snprintf(verdict->reason, sizeof(verdict->reason), "%s", reason);
-        memcpy(verdict->message, message, sizeof(message));
+    }
+    evidence->violated = vmm_violation_read(killed, vmm->hypervisor->seccomp_exit, log, instance,
+                                            &evidence->violation);
+    if (evidence->violated)
+        observer->violation(observer->context, evidence->violation.number);
+    struct vmm_cause cause = vmm_cause_find(evidence);
+    bool unknown = verdict->reason[0] == '\0', launched = machine == NULL || machine->pidfd >= 0;
+    verdict->by_itself = !killed->was_running && (machine != NULL || unknown) && launched;
+    verdict->known_by = cause.known_by;
+    if (unknown) {
+        snprintf(verdict->reason, sizeof(verdict->reason), "%s", cause.reason);
+        memcpy(verdict->message, cause.message, sizeof(verdict->message));
     }
     verdict->examined = true;
 }
@@ -109,20 +112,19 @@ int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *ask
             struct error *err)
 {
     struct vmm_verdict verdict = *asked;
+    const struct vmm_observer *observer = &vmm->config.observer;
     struct vmm_machine *machine = vmm_machine_find(vmm, instance);
-    if (machine == NULL)
-        return put_away(vmm, instance, NULL, &verdict, err);
     int result = 0;
-    if (claim(vmm, machine)) {
-        if (machine->doomed)
+    if (machine == NULL || claim(vmm, machine)) {
+        if (machine != NULL && machine->doomed)
             verdict = machine->verdict;
         result = put_away(vmm, instance, machine, &verdict, err);
-        if (result == 0) {
-            vmm->config.observer.ended(vmm->config.observer.context, verdict.reason);
+        if (result == 0)
+            observer->ended(observer->context, verdict.reason);
+        if (machine != NULL && result == 0)
             vmm_machine_remove(vmm, machine);
-        } else {
+        else if (machine != NULL)
             vmm_machine_doom(vmm, machine, &verdict);
-        }
     }
     vmm_machine_unref(vmm, machine);
     return result;

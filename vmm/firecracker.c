@@ -2,6 +2,8 @@
  * the jail that the root half made. */
 #include "vmm/internal.h"
 
+#include <signal.h>
+
 /* Console on, so that a VM's last words are there; the VMM's output is a bounded pipe. i8042
  * probing off saves boot time; reboot=k makes a guest's reboot end the VMM. */
 static const char linux_args[] = "console=ttyS0 reboot=k panic=-1 pci=off quiet loglevel=1 "
@@ -138,10 +140,45 @@ static void disconnect(struct vmm *vmm, struct vmm_machine *machine, struct vsoc
     vsock_conn_free(conn);
 }
 
+/* Its source: src/vmm/src/lib.rs, FcExitCode; the handlers of these signals exit with them. */
+static int exit_signal(int code)
+{
+    static const struct {
+        int code, signal;
+    } table[] = {{149, SIGBUS},  {150, SIGSEGV}, {151, SIGXFSZ}, {154, SIGXCPU},
+                 {155, SIGPIPE}, {156, SIGHUP},  {157, SIGILL}};
+    for (size_t i = 0; i < COUNT_OF(table); i++)
+        if (table[i].code == code)
+            return table[i].signal;
+    return 0;
+}
+
+/* On x86_64 a guest can end it by a reset only: there is nothing to switch off. */
+static enum vmm_word word(char *log, const char *instance)
+{
+    static const struct {
+        const char *words;
+        enum vmm_word word;
+    } table[] = {{"Firecracker exiting successfully", VMM_WORD_RESET},
+                 {"Firecracker exiting with error", VMM_WORD_ERROR},
+                 {"Shutting down VM after intercepting signal", VMM_WORD_SIGNAL}};
+    enum vmm_word last = VMM_WORD_NONE;
+    char thread[VMM_THREAD_SIZE];
+    for (const char *line; (line = strsep(&log, "\n")) != NULL;) {
+        const char *message = vmm_log_message(line, instance, thread);
+        for (size_t i = 0; message != NULL && i < COUNT_OF(table); i++)
+            if (strncmp(message, table[i].words, strlen(table[i].words)) == 0)
+                last = table[i].word;
+    }
+    return last;
+}
+
 const struct vmm_hypervisor vmm_firecracker = {
     .name = "firecracker",
     .has_log = true,
     .seccomp_exit = 148, /* its source: src/vmm/src/lib.rs, FcExitCode::BadSyscall */
+    .exit_signal = exit_signal,
+    .word = word,
     .configure = configure,
     .start = start,
     .hello = hello,

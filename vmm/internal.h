@@ -45,15 +45,50 @@ struct vmm_violation {
     char thread[VMM_THREAD_SIZE]; /* "fc_vcpu 0"; "": not known */
 };
 
+/* What a VMM says of its end: Firecracker's log, QEMU's events. */
+enum vmm_word {
+    VMM_WORD_NONE,
+    VMM_WORD_OFF,    /* the guest switched its machine off */
+    VMM_WORD_RESET,  /* the guest reset its machine */
+    VMM_WORD_SIGNAL, /* a signal ended the VMM */
+    VMM_WORD_ERROR,
+    VMM_WORD_TOLD, /* the host told the VMM to end */
+};
+
+/* What a guest says of its end, on its console. */
+enum vmm_claim {
+    VMM_CLAIM_NONE,
+    VMM_CLAIM_OOM,
+    VMM_CLAIM_PANIC,
+    VMM_CLAIM_SHUTDOWN,
+    VMM_CLAIM_RESET,
+};
+
+/* All that is known of a VM's end. */
+struct vmm_evidence {
+    struct priv_killed killed;
+    int exit_signal; /* that ended the VMM, by its exit status; 0: none */
+    bool violated;
+    struct vmm_violation violation;
+    bool heard; /* the VMM's log or events were listened to until its end */
+    enum vmm_word word;
+    enum vmm_claim claim;
+};
+
+struct vmm_cause {
+    const char *reason, *known_by; /* from closed lists: openapi.yaml, Reason and AuditEntry */
+    char message[ERROR_MESSAGE_MAX];
+};
+
 /* How a VM ended, as its certificate will say it. */
 struct vmm_verdict {
     enum store_state state;
     char reason[STORE_REASON_MAX]; /* "": why it exited is to be found out */
     char message[ERROR_MESSAGE_MAX];
     /* Found out after the first KILL, which alone tells it. */
-    bool examined, by_itself, violated;
-    struct priv_killed killed;
-    struct vmm_violation violation;
+    bool examined, by_itself;
+    struct vmm_evidence evidence;
+    const char *known_by;
     bool told; /* it is in the audit */
 };
 
@@ -83,13 +118,16 @@ struct vmm_machine {
     int64_t retry_ms;
     struct vmm_verdict verdict;
 
-    int gone;          /* epoll descriptor: readable when the VMM ended or `cancel` was raised */
-    int cancel;        /* eventfd: a delete wants the spawn to stop */
-    int pidfd;         /* -1 before launch */
-    int console;       /* read end of the VMM's output, its guest's serial port included; -1 before
+    int gone;         /* epoll descriptor: readable when the VMM ended or `cancel` was raised */
+    int cancel;       /* eventfd: a delete wants the spawn to stop */
+    int pidfd;        /* -1 before launch */
+    int console;      /* read end of the VMM's output, its guest's serial port included; -1 before
                           launch */
-    int log;           /* read end of the VMM's log, or -1 */
-    struct ring *tail; /* newest bytes of both; guarded by tail_lock, like the next */
+    int log;          /* what the VMM itself says: read end of Firecracker's log, or a connection
+                          to QEMU's events; or -1 */
+    bool says_events; /* `log` is the latter; guarded by tail_lock, like the next */
+    bool console_ended, log_ended; /* nobody writes there any more */
+    struct ring *tail;             /* newest bytes of both; guarded by tail_lock, like the next */
     struct ring *log_tail;
     pthread_mutex_t tail_lock;
 
@@ -108,6 +146,10 @@ struct vmm_hypervisor {
     const char *name;
     bool has_log;
     int seccomp_exit; /* what it exits with when its filter stopped a call; 0: the signal kills it */
+    int (*exit_signal)(
+        int code); /* the signal that an exit code stands for, or 0; NULL: none does */
+    /* The last word on its end in the tail of what it said; cut into lines. */
+    enum vmm_word (*word)(char *log, const char *instance);
     /* Opens the VMM's sockets and sets the machine up; nothing of the guest runs yet. */
     int (*configure)(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
                      struct error *err);
@@ -166,6 +208,8 @@ int vmm_qmp_command(int socket_fd /* O_PATH, borrowed */, const char *command, s
 int vmm_qmp_talk(int fd, const char *command, struct error *err);
 /* QEMU greets who connects. */
 int vmm_qmp_alive(int socket_fd /* O_PATH, borrowed */, int timeout_ms, struct error *err);
+/* A connection that only listens to QEMU's events from now on. */
+int vmm_qmp_listen(int socket_fd /* O_PATH, borrowed */, struct error *err);
 /* Boots a guest anew whose processors all stay halted for about a second; leaves another alone. */
 int vmm_qmp_reset_if_halted(int socket_fd /* O_PATH, borrowed */, int64_t deadline_ms,
                             struct error *err);
@@ -180,6 +224,8 @@ void vmm_machine_unref(struct vmm *vmm, struct vmm_machine *machine);
  * console. */
 int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, int console,
                        int log /* or -1 */, struct error *err);
+/* Takes what QEMU's events come by: its place is that of a log. */
+int vmm_machine_listen(struct vmm *vmm, struct vmm_machine *machine, int events, struct error *err);
 /* Out of the monitor and the table; wakes who waits. The caller still holds its reference. */
 void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
 /* From its row; `ask_ms`: when the watchdog asks it first (clock_mono_ms). */
@@ -202,7 +248,7 @@ size_t vmm_machine_tail(struct vmm_machine *machine, char *out, size_t size);
 size_t vmm_machine_log(struct vmm_machine *machine, char *out, size_t size);
 void vmm_machine_drain(struct vmm_machine *machine);
 /* Those of its pipes that nobody writes to any more are watched no longer. */
-void vmm_machine_unwatch_closed(struct vmm *vmm, const struct vmm_machine *machine);
+void vmm_machine_unwatch_ended(struct vmm *vmm, struct vmm_machine *machine);
 
 /* end.c. The one way a VM that is up ends: kill through the root half, certificate, out of the
  * table. When another thread is already at it, waits for that. On failure the reaper goes on. */
@@ -214,7 +260,16 @@ struct vmm_verdict vmm_verdict(enum store_state state, const char *reason, const
 int vmm_certify(struct vmm *vmm, const char *instance, struct vmm_machine *machine,
                 const struct priv_killed *killed, struct vmm_verdict *verdict, struct error *err);
 
+/* cause.c: why it ended, by the best evidence there is. */
+struct vmm_cause vmm_cause_find(const struct vmm_evidence *evidence);
+/* The last claim on the console, which is cut into lines. */
+enum vmm_claim vmm_claim_read(char *console);
+
 /* violation.c */
+/* What a line of Firecracker's log says, behind "TIME [INSTANCE:THREAD] "; NULL: it is no such
+ * line. */
+const char *vmm_log_message(const char *line, const char *instance,
+                            char thread[static VMM_THREAD_SIZE]);
 /* `log` is cut into lines. */
 bool vmm_violation_read(const struct priv_killed *killed, int seccomp_exit, char *log,
                         const char *instance, struct vmm_violation *ret);

@@ -102,6 +102,17 @@ int vmm_machine_attach(struct vmm *vmm, struct vmm_machine *machine, int pidfd, 
     return 0;
 }
 
+int vmm_machine_listen(struct vmm *vmm, struct vmm_machine *machine, int events, struct error *err)
+{
+    pthread_mutex_lock(&machine->tail_lock); /* its console is being drained already */
+    machine->log = events;
+    machine->says_events = true;
+    pthread_mutex_unlock(&machine->tail_lock);
+    if (watch(vmm->watch, events, machine->serial) < 0)
+        return error_set(err, ERR_SYSTEM, errno, "watching a VMM's events");
+    return 0;
+}
+
 void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine)
 {
     if (machine->pidfd >= 0)
@@ -192,37 +203,41 @@ bool vmm_machine_exited(const struct vmm_machine *machine)
     return readable(machine->pidfd);
 }
 
-/* `also`: a second ring for the same bytes, or NULL. */
-static void drain(struct vmm_machine *machine, int fd, struct ring *also)
+/* `also`: a second ring for the same bytes, or NULL. True at the end of what can be read. */
+static bool drain(int fd, struct ring *ring, struct ring *also)
 {
     enum { AT_ONCE = 64 }; /* chunks: a flood on one console must not starve the others */
     char chunk[4096];
     for (int i = 0; i < AT_ONCE && readable(fd); i++) {
         ssize_t n = read(fd, chunk, sizeof(chunk));
         if (n <= 0)
-            break;
-        ring_write(machine->tail, chunk, (size_t)n);
+            return n == 0;
+        if (ring != NULL)
+            ring_write(ring, chunk, (size_t)n);
         if (also != NULL)
             ring_write(also, chunk, (size_t)n);
     }
+    return false;
 }
 
+/* QEMU's events are for us, not among the last words on a console. */
 void vmm_machine_drain(struct vmm_machine *machine)
 {
     pthread_mutex_lock(&machine->tail_lock);
-    drain(machine, machine->console, NULL);
-    drain(machine, machine->log, machine->log_tail);
+    struct ring *beside = machine->says_events ? NULL : machine->tail;
+    machine->console_ended |= drain(machine->console, machine->tail, NULL);
+    machine->log_ended |= drain(machine->log, beside, machine->log_tail);
     pthread_mutex_unlock(&machine->tail_lock);
 }
 
-void vmm_machine_unwatch_closed(struct vmm *vmm, const struct vmm_machine *machine)
+void vmm_machine_unwatch_ended(struct vmm *vmm, struct vmm_machine *machine)
 {
-    const int fds[] = {machine->console, machine->log};
-    for (size_t i = 0; i < COUNT_OF(fds); i++) {
-        struct pollfd p = {.fd = fds[i], .events = POLLIN};
-        if (fds[i] >= 0 && poll(&p, 1, 0) > 0 && !(p.revents & POLLIN))
-            epoll_ctl(vmm->watch, EPOLL_CTL_DEL, fds[i], NULL);
-    }
+    pthread_mutex_lock(&machine->tail_lock);
+    if (machine->console_ended)
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->console, NULL);
+    if (machine->log_ended)
+        epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->log, NULL);
+    pthread_mutex_unlock(&machine->tail_lock);
 }
 
 static size_t read_tail(struct vmm_machine *machine, const struct ring *ring, char *out,

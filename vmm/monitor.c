@@ -30,8 +30,7 @@ static void on_event(struct vmm *vmm, const struct epoll_event *event)
     if (machine == NULL)
         return;
     vmm_machine_drain(machine);
-    if (!(event->events & EPOLLIN)) /* a pipe without writers; nothing else comes without it */
-        vmm_machine_unwatch_closed(vmm, machine);
+    vmm_machine_unwatch_ended(vmm, machine);
     if (vmm_machine_exited(machine)) { /* told once; `gone` keeps the fact */
         epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->pidfd, NULL);
         pthread_mutex_lock(&vmm->lock);

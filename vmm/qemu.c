@@ -17,12 +17,23 @@ static int open_ports(struct vmm *vmm, struct vmm_machine *machine, struct error
     return 0;
 }
 
+/* A monitor of its own for them, because each serves one connection at a time. */
+static int listen_to_events(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
+{
+    cleanup_close int socket_fd =
+        priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_EVENTS, 0, err);
+    int events = socket_fd < 0 ? -1 : vmm_qmp_listen(socket_fd, err);
+    return events < 0 ? -1 : vmm_machine_listen(vmm, machine, events, err);
+}
+
 static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
                      struct error *err)
 {
     (void)spec;
     machine->api = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_API, 0, err);
-    return machine->api < 0 ? -1 : open_ports(vmm, machine, err);
+    return machine->api < 0 || listen_to_events(vmm, machine, err) < 0
+               ? -1
+               : open_ports(vmm, machine, err);
 }
 
 static int start(struct vmm_machine *machine, struct error *err)
@@ -65,13 +76,55 @@ static int hello(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_
 
 static int reopen(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
 {
+    struct error ignored = {0}; /* what it says tells how it ended, no more */
     machine->api = priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_API, 0, err);
-    return machine->api < 0 ? -1 : open_ports(vmm, machine, err);
+    if (machine->api < 0)
+        return -1;
+    (void)listen_to_events(vmm, machine, &ignored);
+    return open_ports(vmm, machine, err);
 }
 
 static int alive(struct vmm_machine *machine, int timeout_ms, struct error *err)
 {
     return vmm_qmp_alive(machine->api, timeout_ms, err);
+}
+
+/* What an event says: SHUTDOWN's reason is of the list in QEMU's qapi/run-state.json. */
+static enum vmm_word event_word(const cJSON *event)
+{
+    static const struct {
+        const char *reason;
+        enum vmm_word word;
+    } table[] = {{"guest-shutdown", VMM_WORD_OFF},
+                 {"guest-reset", VMM_WORD_RESET},
+                 {"host-error", VMM_WORD_ERROR},
+                 {"host-signal", VMM_WORD_TOLD},
+                 {"host-qmp-quit", VMM_WORD_TOLD}};
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "event"));
+    const cJSON *data = cJSON_GetObjectItemCaseSensitive(event, "data");
+    const char *reason = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(data, "reason"));
+    if (name == NULL || reason == NULL || strcmp(name, "SHUTDOWN") != 0)
+        return VMM_WORD_NONE;
+    for (size_t i = 0; i < COUNT_OF(table); i++)
+        if (strcmp(table[i].reason, reason) == 0)
+            return table[i].word;
+    return VMM_WORD_NONE;
+}
+
+static enum vmm_word word(char *log, const char *instance)
+{
+    enum vmm_word last = VMM_WORD_NONE;
+    (void)instance; /* the connection is this VM's */
+    for (const char *line; (line = strsep(&log, "\r\n")) != NULL;) {
+        cleanup_json cJSON *event = NULL;
+        struct error ignored = {0}; /* the first may be cut off at its beginning */
+        enum vmm_word here = VMM_WORD_NONE;
+        if (line[0] == '{' && json_parse(line, strlen(line), &event, &ignored) == 0)
+            here = event_word(event);
+        if (here != VMM_WORD_NONE)
+            last = here;
+    }
+    return last;
 }
 
 /* A free port other than 0, waited for until the deadline; 0 if there was none. */
@@ -121,6 +174,7 @@ static int service(struct vmm *vmm, struct vmm_machine *machine, int64_t deadlin
 
 const struct vmm_hypervisor vmm_qemu = {
     .name = "qemu",
+    .word = word,
     .configure = configure,
     .start = start,
     .hello = hello,

@@ -157,6 +157,16 @@ int vmm_qmp_alive(int socket_fd, int timeout_ms, struct error *err)
     return qmp == NULL ? -1 : 0;
 }
 
+int vmm_qmp_listen(int socket_fd, struct error *err)
+{
+    enum { PATIENCE_MS = 2000 };
+    cleanup_close int fd = qmp_connect(socket_fd, err);
+    if (fd < 0)
+        return -1;
+    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + PATIENCE_MS, err);
+    return qmp == NULL ? -1 : TAKE_FD(fd);
+}
+
 int vmm_qmp_reset_if_halted(int socket_fd, int64_t deadline_ms, struct error *err)
 {
     cleanup_close int fd = qmp_connect(socket_fd, err);

@@ -83,14 +83,14 @@ static void end_use(struct vmm *vmm, struct store_vm *row)
         (void)store_vm_idle(vmm->config.store, row->instance, row->idle_since_boot_ms, &ignored);
 }
 
-static int try_adopt(struct vmm *vmm, struct store_vm *row,
-                     const struct priv_instance *instance, const char **ret_why_not,
+/* 0; -1: it cannot be adopted, and stays in the table, doomed, so that its last words are kept; 1: what
+ * hindered may pass. */
+static int try_adopt(struct vmm *vmm, struct store_vm *row, const struct priv_instance *instance,
                      struct error *err)
 {
-    *ret_why_not = "daemon_restart";
     struct vmm_machine *machine = vmm_machine_new(vmm, row->instance, err);
     if (machine == NULL)
-        return -1;
+        return 1;
     memcpy(machine->token, instance->token, sizeof(machine->token));
     int result = reconnect(vmm, machine, err);
     if (result == 0) {
@@ -98,28 +98,31 @@ static int try_adopt(struct vmm *vmm, struct store_vm *row,
         end_use(vmm, row);
         vmm_machine_up(vmm, machine, row, clock_mono_ms());
     } else {
-        if (err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err))
-            *ret_why_not = "vmm_exit";
-        vmm_machine_remove(vmm, machine);
+        bool gone = err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err);
+        struct vmm_verdict verdict = vmm_verdict(STORE_LOST, gone ? "" : "daemon_restart", err->msg);
+        result = !gone && (error_is_shortage(err) || err->sys == EIO) ? 1 : -1;
+        if (result > 0)
+            vmm_machine_remove(vmm, machine);
+        else
+            vmm_machine_doom(vmm, machine, &verdict);
     }
     vmm_machine_unref(vmm, machine);
     return result;
 }
 
-/* What may pass is tried again: a VM is not given up for our want of a descriptor, or one read that
- * failed. */
+/* A VM is not given up for our want of a descriptor, or one read that failed. */
 static int adopt(struct vmm *vmm, struct store_vm *row, const struct priv_instance *instance,
-                 const char **ret_why_not, struct error *err)
+                 struct error *err)
 {
     enum { TRIES = 3 };
     const struct timespec pause = {.tv_nsec = 100000000};
-    for (int i = 1; try_adopt(vmm, row, instance, ret_why_not, err) < 0; i++) {
-        if (i == TRIES || !(error_is_shortage(err) || err->sys == EIO))
-            return -1;
+    for (int i = 1;; i++) {
+        int result = try_adopt(vmm, row, instance, err);
+        if (result <= 0 || i == TRIES)
+            return result;
         *err = (struct error){0};
         nanosleep(&pause, NULL);
     }
-    return 0;
 }
 
 /* It runs on, and the next start looks again. */
@@ -138,19 +141,17 @@ static void end_row(struct recovery *r, const struct store_vm *row, enum store_s
 {
     struct error err = {0};
     struct vmm_verdict verdict = vmm_verdict(state, reason, message);
-    if (vmm_end(r->vmm, row->instance, &verdict, &err) < 0) {
+    if (vmm_end(r->vmm, row->instance, &verdict, &err) < 0)
         atomic_fetch_add(&r->failed, 1);
-        return;
-    }
-    atomic_fetch_add(state == STORE_LOST ? &r->lost : &r->undone, 1);
-    r->vmm->config.observer.ended(r->vmm->config.observer.context, reason);
+    else
+        atomic_fetch_add(state == STORE_LOST ? &r->lost : &r->undone, 1);
 }
 
 static void recover_row(struct recovery *r, struct store_vm *row)
 {
     const struct priv_instance *instance = find_instance(r, row->instance);
-    const char *reason = NULL;
     struct error err = {0};
+    int adopted;
     if (strcmp(row->boot, r->vmm->boot) != 0)
         end_row(r, row, STORE_LOST, "host_reboot", "the host was restarted");
     else if (row->state == STORE_CREATING)
@@ -159,13 +160,13 @@ static void recover_row(struct recovery *r, struct store_vm *row)
     else if (row->state == STORE_DELETING)
         end_row(r, row, STORE_EXITED, "deleted", "");
     else if (instance == NULL || instance->state != PRIV_LAUNCHED || !instance->alive)
-        end_row(r, row, STORE_LOST, "vmm_exit", "the VMM ended while motted was away");
-    else if (adopt(r->vmm, row, instance, &reason, &err) == 0)
+        end_row(r, row, STORE_LOST, "", ""); /* what the host still knows must do */
+    else if ((adopted = adopt(r->vmm, row, instance, &err)) == 0)
         atomic_fetch_add(&r->adopted, 1);
-    else if (error_is_shortage(&err))
+    else if (adopted > 0 && error_is_shortage(&err))
         leave_row(r, row, &err);
     else
-        end_row(r, row, STORE_LOST, reason, err.msg);
+        end_row(r, row, STORE_LOST, "daemon_restart", err.msg); /* or what adopt() found */
 }
 
 static void recover_instance(struct recovery *r, const struct priv_instance *instance)

@@ -107,6 +107,7 @@ static void undo_admit(struct vmm_spawning *spawn)
                                              deleted ? "deleted" : reason, spawn->failure.msg);
     if (kill_instance(spawn, &err) == 0 && vmm_certify(vmm, spawn->row.instance, spawn->machine,
                                                        &spawn->killed, &verdict, &err) == 0) {
+        vmm->config.observer.ended(vmm->config.observer.context, verdict.reason);
         vmm_machine_remove(vmm, spawn->machine);
         return;
     }

@@ -35,20 +35,27 @@ static bool read_thread(const char *at, const char *end, char out[static VMM_THR
     return digits > 0 && digits <= 2 && strlen("fc_vcpu ") + digits == len;
 }
 
-/* TIME [INSTANCE:THREAD] Shutting down VM after intercepting a bad syscall (NUMBER). */
-static bool read_line(const char *line, const char *instance, struct vmm_violation *ret)
+const char *vmm_log_message(const char *line, const char *instance,
+                            char thread[static VMM_THREAD_SIZE])
 {
-    static const char words[] = "] Shutting down VM after intercepting a bad syscall (";
-    enum { DIGITS_MAX = 9 };
     char head[ID_INSTANCE_SIZE + 4];
     snprintf(head, sizeof(head), " [%s:", instance);
     size_t time = strspn(line, "0123456789-:.TZ");
     if (time == 0 || strncmp(line + time, head, strlen(head)) != 0)
+        return NULL;
+    const char *name = line + time + strlen(head), *end = strstr(name, "] ");
+    return end != NULL && read_thread(name, end, thread) ? end + 2 : NULL;
+}
+
+/* Shutting down VM after intercepting a bad syscall (NUMBER). */
+static bool read_line(const char *line, const char *instance, struct vmm_violation *ret)
+{
+    static const char words[] = "Shutting down VM after intercepting a bad syscall (";
+    enum { DIGITS_MAX = 9 };
+    const char *message = vmm_log_message(line, instance, ret->thread);
+    if (message == NULL || strncmp(message, words, strlen(words)) != 0)
         return false;
-    const char *thread = line + time + strlen(head), *end = strstr(thread, words);
-    if (end == NULL || !read_thread(thread, end, ret->thread))
-        return false;
-    const char *number = end + strlen(words);
+    const char *number = message + strlen(words);
     size_t digits = strspn(number, "0123456789");
     if (digits == 0 || digits > DIGITS_MAX || strcmp(number + digits, ").") != 0)
         return false;
@@ -76,7 +83,9 @@ bool vmm_violation_read(const struct priv_killed *killed, int seccomp_exit, char
 {
     int status = killed->status;
     *ret = (struct vmm_violation){.number = -1};
-    if (killed->was_running)
+    bool counted =
+        !killed->has_status && killed->oom_kills > 0; /* the host's word against the log's */
+    if (killed->was_running || counted)
         return false;
     if (killed->has_status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) &&
         !(WIFEXITED(status) && seccomp_exit != 0 && WEXITSTATUS(status) == seccomp_exit))

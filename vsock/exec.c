@@ -75,7 +75,7 @@ static int keep_output(struct buf *buf, bool *truncated, const struct vsock_fram
 struct exit_fields {
     char *op;
     int64_t id, code, signal, duration_ms;
-    bool timed_out;
+    bool timed_out, oom_killed;
 };
 
 static int take_exit(struct exec_run *run, const cJSON *message, struct error *err)
@@ -88,6 +88,7 @@ static int take_exit(struct exec_run *run, const cJSON *message, struct error *e
         {"duration_ms", JSON_I64, offsetof(struct exit_fields, duration_ms), true, 0,
          INT64_C(1) << 53},
         {"timed_out", JSON_BOOL, offsetof(struct exit_fields, timed_out), true, 0, 0},
+        {"oom_killed", JSON_BOOL, offsetof(struct exit_fields, oom_killed), false, 0, 0},
     };
     struct exit_fields fields = {.code = -1};
     struct error inner = {0};
@@ -102,6 +103,7 @@ static int take_exit(struct exec_run *run, const cJSON *message, struct error *e
     run->result->exit_code = (int)fields.code;
     run->result->exit_signal = (int)fields.signal;
     run->result->timed_out = fields.timed_out;
+    run->result->oom_killed = fields.oom_killed;
     run->done = true;
     return 0;
 }

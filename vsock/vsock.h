@@ -108,6 +108,7 @@ struct vsock_exec_result {
     struct buf out, err_out; /* owned; vsock_exec_result_release */
     bool out_truncated, err_truncated;
     bool timed_out;
+    bool oom_killed;     /* by the guest's word */
     int exit_code;       /* -1 if ended by a signal */
     int exit_signal;     /* 0 if it exited */
     int64_t duration_ms; /* as the host saw it */

@@ -26,8 +26,9 @@
  *                 WIRE_STDIN (empty = end of input) to the guest, WIRE_STDOUT and WIRE_STDERR from
  * it,
  *                 {"op":"kill"} to the guest at any time, and as the last frame from it
- *                 {"id":N,"op":"exit","code":0,"timed_out":false,"duration_ms":…} or "signal":9 in
- *                 the place of "code". The connection then serves the next request.
+ *                 {"id":N,"op":"exit","code":0,"timed_out":false,"oom_killed":false,
+ *                 "duration_ms":…} or "signal":9 in the place of "code". The connection then
+ *                 serves the next request.
  *   refusal       {"id":N,"ok":false,"error":{"code":"…","message":"…"}}
  * Ids grow within a connection and a direction; a reply with an unknown id ends the connection.
  */

@@ -1,6 +1,7 @@
 /* What the commands do; guest.h tells it from outside. */
 #include "command.h"
 #include "liar.h"
+#include "mischief.h"
 
 enum { EXIT_UNKNOWN = 127, PATTERN_PERIOD = 251 };
 
@@ -223,6 +224,9 @@ static const struct command_kind kinds[] = {
     {"lie", liar_start_lie, liar_step_lie, NULL},
     {"storm", liar_start_storm, liar_step_storm, NULL},
     {"console", liar_start_console, liar_step_console, NULL},
+    {"say", mischief_start_say, NULL, NULL},
+    {"chatter", mischief_start_chatter, NULL, NULL},
+    {"hog", mischief_start_hog, NULL, NULL},
     {"reboot", NULL, step_accident, NULL},
     {"crash", NULL, step_accident, NULL},
     {"hang", NULL, step_accident, NULL},

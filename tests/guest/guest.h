@@ -25,6 +25,10 @@
  *   lie WHAT      breaks the protocol (liar.c), deaf to a kill and the clock
  *   storm N [P]   N connections to the host at once, to port P or to ports 1…N; "opened M"
  *   console N     N bytes to the console
+ *   say WORDS…    the words and a newline to the console
+ *   chatter [N [M]]  prints how many bytes it has chattered; from now on, connected or not, writes N
+ *                 to the console, and then touches M MiB as hog does
+ *   hog N         touches N MiB of memory from 32 MiB on
  * Anything else: a message on stderr, exit 127. A command without use for stdin discards it.
  * Numbers are decimal. env, cwd and user are ignored. With `motte.lie=WHAT` on the kernel command
  * line its hello is such a lie.

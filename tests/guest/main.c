@@ -1,5 +1,5 @@
 /* Where start.S goes on, in ring 3. */
-#include "session.h"
+#include "mischief.h"
 
 enum {
     CMDLINE_OFFSET = 6,   /* of struct hvm_start_info, in words */
@@ -36,6 +36,7 @@ _Noreturn static void serve(struct guest *guest)
     for (uint32_t interrupts = 0;;) {
         bool any = vsock_receive(&guest->vsock);
         any |= session_step(guest);
+        any |= mischief_chatter(guest);
         vsock_flush(&guest->vsock);
         if (any) {
             continue;

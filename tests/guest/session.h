@@ -42,6 +42,7 @@ struct guest {
     uint32_t called;    /* connections to the host that it took */
     bool looks;         /* at its clock, every LOOK_MS: `pauses` */
     uint64_t looked_ms, longest_ms;
+    uint64_t chatter_left, chattered, hog_mib; /* of chatter */
     char instance[24];
     uint8_t frame[WIRE_HEADER_SIZE + WIRE_FRAME_MAX];
     char text[WIRE_FRAME_MAX];               /* what a command puts together */

@@ -93,8 +93,14 @@ static void random_shape(struct noise *noise, struct priv_shape *shape)
 
 static void random_open(struct noise *noise, struct priv_request *request)
 {
-    static const uint32_t quick[] = {
-        PRIV_SOCKET_API, PRIV_SOCKET_CONSOLE, PRIV_SOCKET_PIDFD, PRIV_SOCKET_LOG, 0, 7, UINT32_MAX};
+    static const uint32_t quick[] = {PRIV_SOCKET_API,
+                                     PRIV_SOCKET_CONSOLE,
+                                     PRIV_SOCKET_PIDFD,
+                                     PRIV_SOCKET_LOG,
+                                     PRIV_SOCKET_EVENTS,
+                                     0,
+                                     8,
+                                     UINT32_MAX};
     request->u.open.what = quick[below(noise, COUNT_OF(quick))];
     /* Nobody listens on these: the root half waits its 5 s. */
     if (below(noise, 20) == 0 && noise->slow_opens < 12) {

@@ -145,3 +145,31 @@ Test(store_ends, R02_certificates_go_when_they_are_old)
     at("two", 300000); /* a clock that went back takes nothing away */
     cr_assert_eq(ask("SELECT up_ms FROM clock", NULL, 0), 1601);
 }
+
+Test(store_ends, R25_a_certificate_is_read_by_its_owner_and_is_the_newest_of_its_id)
+{
+    struct error err = {0};
+    static struct store_certificate found;
+    struct store_vm first = fixture_add(f.store, "a", "vm");
+    cr_assert_eq(
+        store_vm_end(f.store, first.instance, STORE_EXITED, "ttl", "old", "before\n", &err), 0);
+    struct store_vm second = fixture_add(f.store, "a", "vm");
+    cr_assert_eq(store_certificate_get(f.store, "a", "vm", &found, &err), 0, "%s", err.msg);
+    cr_assert_str_eq(found.instance, first.instance);
+    cr_assert_eq(
+        store_vm_end(f.store, second.instance, STORE_LOST, "vmm_crash", "why", "\x1b\xff!", &err),
+        0);
+    for (int admin = 0; admin < 2; admin++) {
+        cr_assert_eq(store_certificate_get(f.store, admin ? NULL : "a", "vm", &found, &err), 0);
+        cr_assert_str_eq(found.instance, second.instance);
+        cr_assert_eq(found.state, STORE_LOST);
+        cr_assert_str_eq(found.reason, "vmm_crash");
+        cr_assert_str_eq(found.message, "why");
+        cr_assert_eq(found.created_wall_ms, second.created_wall_ms);
+        cr_assert_geq(found.ended_wall_ms, found.created_wall_ms);
+        cr_assert_eq(found.console_len, 3);
+        cr_assert_eq(memcmp(found.console, "\x1b\xff!", 3), 0);
+    }
+    cr_assert_eq(store_certificate_get(f.store, "b", "vm", &found, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_UNKNOWN);
+}

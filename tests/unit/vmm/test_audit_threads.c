@@ -78,16 +78,19 @@ static void a_guests_word_is_none(struct engine *engine)
 {
     char line[256];
     struct store_vm row;
-    static const struct plan plans[] = {{.status = 1 << 8}, {.no_status = true}};
-    for (size_t i = 0; i < COUNT_OF(plans); i++) {
-        run(engine, "liar", plans[i], &row);
+    static const struct {
+        struct plan plan;
+        const char *reason;
+    } ends[] = {{{.status = 1 << 8}, "vmm_exit"}, {{.no_status = true}, "vmm_crash"}};
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        run(engine, "liar", ends[i].plan, &row);
         snprintf(line, sizeof(line),
                  "\n2026-11-26T14:14:29.734500777 [%s:main] Shutting down VM after intercepting a "
                  "bad syscall (41).\n",
                  row.instance);
         root_say(&engine->root, row.instance, line);
         crash(engine, &row);
-        engine_ended(engine, "liar", STORE_EXITED, "vmm_exit");
+        engine_ended(engine, "liar", STORE_EXITED, ends[i].reason);
         audited(engine, "liar", LIFE "vmm_exited ended", NULL);
     }
     CHECK(engine->violations == 0);

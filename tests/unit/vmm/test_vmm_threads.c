@@ -247,7 +247,7 @@ static void a_restart_keeps_what_agrees(struct engine *engine)
     root_crash(&engine->root, crashed.instance);
     struct vmm_recovered recovered = engine_restart(engine);
     CHECK(recovered.adopted == 3 && recovered.lost == 1 && recovered.undone == 2);
-    engine_ended(engine, "lost", STORE_LOST, "vmm_exit");
+    engine_ended(engine, "lost", STORE_LOST, "vmm_crash");
     engine_ended(engine, "leaving", STORE_EXITED, "deleted");
     CHECK(engine_exec(engine, "kept", &err) == 0);
     CHECK(engine_exec(engine, "second", &err) == 0);

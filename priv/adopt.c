@@ -83,15 +83,20 @@ static int match_process(struct priv_server *server, struct priv_instance_slot *
     if (pidfd < 0)
         return 0;
     int result = look_at(server, record, &like, &unread);
+    bool inside = like.namespace || (like.cgroup && server->cgroups.count > 0);
+    if (result == 0 && inside) {
+        priv_cgroup_adopt(&server->cgroups, record->instance, record->pid,
+                          &ignored); /* CHECK tells */
+        result = look_for_cgroup(server, record, &like.cgroup, &unread);
+    }
     if (priv_pidfd_ended(pidfd))
         return 0;
     if (result < 0) {
         *err = unread;
         return error_wrap(err, "instance %s", record->instance);
     }
-    if (!like.namespace && !(like.cgroup && server->cgroups.count > 0))
+    if (!inside)
         return 0;
-    priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
     slot->matches = like.uid && like.namespace && like.cgroup && like.name;
     slot->pidfd = TAKE_FD(pidfd);
     return 0;

@@ -38,5 +38,5 @@ int store_age(struct store *store, const char *boot, int64_t boot_ms, int64_t ke
               struct error *err)
 {
     struct age age = {.boot = boot, .boot_ms = boot_ms, .keep_ms = keep_ms};
-    return store_change(store, prune, &age, err);
+    return store_change(store, STORE_ROOM_USUAL, prune, &age, err);
 }

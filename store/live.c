@@ -41,7 +41,7 @@ int store_vm_keepalive(struct store *store, const char *owner, const char *id, i
                        int64_t boot_ms, struct store_vm *ret, struct error *err)
 {
     struct keepalive keepalive = {.owner = owner, .id = id, .ttl_s = ttl_s, .boot_ms = boot_ms};
-    if (store_change(store, keep, &keepalive, err) < 0)
+    if (store_change(store, STORE_ROOM_USUAL, keep, &keepalive, err) < 0)
         return -1;
     *ret = keepalive.vm;
     return 0;
@@ -69,12 +69,12 @@ int store_vm_idle(struct store *store, const char *instance, int64_t since_boot_
 {
     struct setting setting = {"UPDATE vms SET idle_since_boot_ms = ?2 WHERE instance = ?1",
                               instance, since_boot_ms};
-    return store_change(store, set, &setting, err);
+    return store_change(store, STORE_ROOM_USUAL, set, &setting, err);
 }
 
 int store_vm_agent(struct store *store, const char *instance, enum store_agent agent,
                    struct error *err)
 {
     struct setting setting = {"UPDATE vms SET agent = ?2 WHERE instance = ?1", instance, agent};
-    return store_change(store, set, &setting, err);
+    return store_change(store, STORE_ROOM_USUAL, set, &setting, err);
 }

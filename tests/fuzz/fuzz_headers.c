@@ -11,9 +11,9 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 {
     struct server_headers headers;
     struct error err = {0};
-    (void)cls, (void)url, (void)method, (void)version, (void)upload_data, (void)con_cls;
+    (void)cls, (void)url, (void)method, (void)upload_data, (void)con_cls;
     *upload_data_size = 0;
-    if (server_headers_read(connection, &headers, &err) < 0) {
+    if (server_headers_read(connection, version, &headers, &err) < 0) {
         FUZZ_CHECK(err.code == ERR_BAD_REQUEST);
         return MHD_NO;
     }

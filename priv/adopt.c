@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/syscall.h>
 
 /* -1: it cannot be said. 0 with *ret_pidfd -1: it has ended. */
@@ -65,6 +66,14 @@ static int look_at(const struct priv_server *server, const struct priv_record *r
     return look_for_cgroup(server, record, &ret->cgroup, err);
 }
 
+/* A process that ends has lost its namespaces a moment before its pidfd tells. */
+static bool ends(int pidfd)
+{
+    enum { MOMENT_MS = 1000 };
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    return poll(&p, 1, MOMENT_MS) > 0;
+}
+
 /* Pid, start time and boot name one process. It gets a signal only if it also is where only processes
  * of this instance are (a VMM that got out of its namespace or its cgroup is still in the other), and
  * is adopted only if all is as it was made. Where that cannot be read nothing is concluded: the start
@@ -89,7 +98,7 @@ static int match_process(struct priv_server *server, struct priv_instance_slot *
                           &ignored); /* CHECK tells */
         result = look_for_cgroup(server, record, &like.cgroup, &unread);
     }
-    if (priv_pidfd_ended(pidfd))
+    if (result < 0 ? ends(pidfd) : priv_pidfd_ended(pidfd))
         return 0;
     if (result < 0) {
         *err = unread;

@@ -126,7 +126,7 @@ int store_audit_add(struct store *store, const struct store_audit_new *entries, 
                     struct error *err)
 {
     struct batch batch = {.entries = entries, .count = count};
-    return store_change(store, add_batch, &batch, err);
+    return store_change(store, STORE_ROOM_USUAL, add_batch, &batch, err);
 }
 
 int store_audit_put(sqlite3 *db, const char *instance, enum store_audit_kind kind,

@@ -16,11 +16,16 @@ enum {
     STORE_CONSOLE_MAX = 8192,           /* bytes of a console tail in a certificate */
     STORE_APPLICATION_ID = 0x6d6f7474,  /* "mott": tells our files from others */
     STORE_WAL_LIMIT = 16 * 1024 * 1024, /* what a checkpoint cuts the log back to */
+    STORE_BALLAST = 8 * 1024 * 1024,    /* the log grows by a quarter of it for some 100 ends */
 };
 
 struct store {
-    pthread_mutex_t writing;
-    sqlite3 *writer; /* owned; under `writing` */
+    pthread_mutex_t writing; /* guards `busy` */
+    pthread_cond_t written;
+    bool busy;          /* somebody has the next three */
+    sqlite3 *writer;    /* owned */
+    int ballast;        /* owned */
+    bool ballast_taken; /* it has its size */
     pthread_mutex_t lock;
     pthread_cond_t idle;
     sqlite3 *readers[STORE_READERS]; /* owned; the first `ready` are free; under `lock` */
@@ -64,10 +69,26 @@ int store_migrate(sqlite3 *db, struct error *err);
 
 /* ---- change.c ---- */
 
-/* What a change does inside its transaction. */
+/* What a change does inside its transaction; maybe twice, of which the first time is undone. */
 typedef int store_change_body(sqlite3 *db, void *context, struct error *err);
-/* One transaction on the writing connection; all or nothing of what `body` does. */
-int store_change(struct store *store, store_change_body *body, void *context, struct error *err);
+enum store_room {
+    STORE_ROOM_NEW,   /* a new VM: not while the ballast is given up */
+    STORE_ROOM_USUAL, /* what there is */
+    STORE_ROOM_END,   /* the end of one: the ballast is given up for it */
+};
+/* One transaction on the writing connection; all or nothing of what `body` does. Waits for other
+ * writers, here and in other programs, for STORE_BUSY_MS in all. */
+int store_change(struct store *store, enum store_room room, store_change_body *body, void *context,
+                 struct error *err);
+
+/* ---- ballast.c: inside a change, or before there are threads ---- */
+
+/* A full disk is no error. */
+int store_ballast_open(struct store *store, const char *dir, struct error *err);
+/* ERR_STORE_FULL. */
+int store_ballast_take(struct store *store, struct error *err);
+/* True when there was one. */
+bool store_ballast_drop(struct store *store);
 
 /* ---- audit.c ---- */
 

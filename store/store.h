@@ -5,6 +5,9 @@
  * busy_timeout 2 s, BEGIN IMMEDIATE. Thread-safe: one connection writes under a mutex, readers have
  * connections of their own from a small pool. Never open the file outside SQLite. Errors:
  * ERR_STORE, ERR_STORE_BUSY (locked), ERR_STORE_FULL (no space), ERR_VM_UNKNOWN, ERR_ID_TAKEN.
+ *
+ * DIR/ballast keeps 8 MiB of the disk for the ends of VMs: without that much to spare no VM is
+ * inserted (ERR_STORE_FULL).
  */
 #ifndef MOTTE_STORE_H
 #define MOTTE_STORE_H

@@ -10,7 +10,7 @@
 
 static struct fixture f;
 
-/* A tmpfs of 1 MiB in a mount namespace of this test's own. */
+/* A tmpfs of 12 MiB in a mount namespace of this test's own. */
 static void start(void)
 {
     if (geteuid() != 0)
@@ -19,7 +19,7 @@ static void start(void)
     cr_assert_not_null(mkdtemp(f.dir));
     cr_assert_eq(unshare(CLONE_NEWNS), 0, "%s", strerror(errno));
     cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
-    cr_assert_eq(mount("tmpfs", f.dir, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0700"), 0);
+    cr_assert_eq(mount("tmpfs", f.dir, "tmpfs", MS_NOSUID | MS_NODEV, "size=12m,mode=0700"), 0);
 }
 
 static void stop(void)
@@ -31,26 +31,20 @@ static void stop(void)
 
 TestSuite(store_full, .init = start, .fini = stop, .timeout = 60);
 
-static int ballast(bool there)
+static void free_rest(void)
 {
     char path[64];
-    static const char block[4096] = "ballast";
-    snprintf(path, sizeof(path), "%s/ballast", f.dir);
-    if (!there)
-        return unlink(path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    for (int i = 0; i < 64; i++)
-        cr_assert_eq(write(fd, block, sizeof(block)), (ssize_t)sizeof(block));
-    return close(fd);
+    snprintf(path, sizeof(path), "%s/rest", f.dir);
+    cr_assert_eq(unlink(path), 0);
 }
 
 static void fill_rest(void)
 {
-    char path[64], block[512] = "x";
+    char path[64], block[4096] = "x";
     snprintf(path, sizeof(path), "%s/rest", f.dir);
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     while (write(fd, block, sizeof(block)) > 0)
-        ;
+        continue;
     cr_assert_eq(errno, ENOSPC);
     close(fd);
 }
@@ -72,36 +66,69 @@ static int insert_until_full(struct store_vm *ret_last)
     }
 }
 
-Test(store_full, R02_a_full_disk_is_typed_and_passes)
+static void expect_no_room(const struct store_vm *vm)
 {
     struct error err = {0};
-    cr_assert_eq(ballast(true), 0);
-    cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
-    struct store_vm last, back, *rows = NULL;
-    int count = insert_until_full(&last);
-    cr_assert_gt(count, 5);
-    fill_rest();
-
-    size_t listed = 0;
-    cr_assert_eq(store_vm_get(f.store, "a", last.id, &back, &err), 0, "%s", err.msg);
-    cr_assert_eq(store_vm_all(f.store, &rows, &listed, &err), 0, "%s", err.msg);
-    cr_assert_eq(listed, (size_t)count, "an unanswered row is there");
-    free(rows);
-    struct store_vm refused = fixture_vm("a", "refused");
-    cr_assert_eq(store_vm_insert(f.store, &refused, &err), -1);
+    cr_assert_eq(store_vm_insert(f.store, vm, &err), -1);
     cr_assert_eq(err.code, ERR_STORE_FULL, "%s", err.msg);
+    cr_assert_not_null(strstr(err.msg, "disk of the state directory"), "%s", err.msg);
+}
 
-    cr_assert_eq(ballast(false), 0);
-    err = (struct error){0};
-    cr_assert_eq(store_vm_end(f.store, last.instance, STORE_EXITED, "deleted", "", "", &err), 0,
-                 "%s", err.msg);
-    cr_assert_eq(store_vm_insert(f.store, &refused, &err), 0, "%s", err.msg);
-    store_close(f.store);
-    f.store = NULL;
+static void end_all(const struct store_vm *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct error err = {0};
+        struct store_vm row;
+        cr_assert_eq(store_vm_deleting(f.store, "a", rows[i].id, &row, &err), 0, "%zu of %zu: %s",
+                     i, count, err.msg);
+        cr_assert_eq(store_vm_end(f.store, row.instance, STORE_EXITED, "deleted", "", "", &err), 0,
+                     "%zu of %zu: %s", i, count, err.msg);
+    }
+}
+
+Test(store_full, R02_on_a_full_disk_no_vm_is_made_and_each_can_end)
+{
+    struct error err = {0};
     cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
-    cr_assert_eq(store_vm_get(f.store, "a", "refused", &back, &err), 0, "%s", err.msg);
-    cr_assert_eq(store_vm_get(f.store, "a", last.id, &back, &err), -1);
+    struct store_vm rows[20], back, refused = fixture_vm("a", "refused");
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "vm-%zu", i);
+        rows[i] = fixture_add(f.store, "a", id);
+    }
+    fill_rest();
+    expect_no_room(&refused);
+    end_all(rows, COUNT_OF(rows));
+    expect_no_room(&refused); /* though the ends have left some */
+
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_get(f.store, "a", rows[0].id, &back, &err), -1);
     cr_assert_eq(err.code, ERR_VM_GONE);
+    free_rest();
+    err = (struct error){0};
+    cr_assert_eq(store_vm_insert(f.store, &refused, &err), 0, "%s", err.msg);
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_get(f.store, "a", "refused", &back, &err), 0, "%s", err.msg);
+}
+
+Test(store_full, R02_what_fills_the_disk_may_be_the_inventory_itself_twice)
+{
+    struct error err = {0};
+    struct store_vm last, back;
+    cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
+    for (int round = 0; round < 2; round++) {
+        cleanup_free struct store_vm *rows = NULL;
+        size_t count = 0;
+        int inserted = insert_until_full(&last);
+        cr_assert_gt(inserted, 5);
+        fill_rest();
+        cr_assert_eq(store_vm_get(f.store, "a", last.id, &back, &err), 0, "%s", err.msg);
+        cr_assert_eq(store_vm_all(f.store, &rows, &count, &err), 0, "%s", err.msg);
+        cr_assert_eq(count, (size_t)inserted, "an unanswered row is there");
+        end_all(rows, count);
+        free_rest();
+        cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg); /* cuts its log back */
+    }
 }
 
 Test(store_full, R02_opening_on_a_full_disk_is_typed_and_leaves_no_ruin)
@@ -110,9 +137,7 @@ Test(store_full, R02_opening_on_a_full_disk_is_typed_and_leaves_no_ruin)
     fill_rest();
     cr_assert_eq(store_open(f.dir, &f.store, &err), -1);
     cr_assert_eq(err.code, ERR_STORE_FULL, "%s", err.msg);
-    char path[64];
-    snprintf(path, sizeof(path), "%s/rest", f.dir);
-    cr_assert_eq(unlink(path), 0);
+    free_rest();
     err = (struct error){0};
     cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
     fixture_add(f.store, "a", "vm");

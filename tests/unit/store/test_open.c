@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -273,6 +274,33 @@ Test(store_open, a_foreign_write_lock_is_busy_and_reads_go_on, .timeout = 30)
     cr_assert_eq(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
     cr_assert_eq(store_vm_insert(f.store, &other, &err), 0, "%s", err.msg);
+}
+
+static void *insert_one(void *context)
+{
+    struct error *err = context;
+    struct store_vm vm = fixture_vm("a", "one-of-many");
+    (void)store_vm_insert(f.store, &vm, err);
+    return NULL;
+}
+
+Test(store_open, all_who_wait_for_a_foreign_lock_give_up_together, .timeout = 60)
+{
+    enum { MANY = 8 };
+    pthread_t threads[MANY];
+    struct error errors[MANY] = {0};
+    sqlite3 *db = NULL;
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    int64_t begun = clock_mono_ms();
+    for (size_t i = 0; i < MANY; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, insert_one, &errors[i]), 0);
+    for (size_t i = 0; i < MANY; i++) {
+        pthread_join(threads[i], NULL);
+        cr_assert_eq(errors[i].code, ERR_STORE_BUSY, "%s", errors[i].msg);
+    }
+    cr_assert_lt(clock_mono_ms() - begun, 4000, "one after the other");
+    sqlite3_close(db);
 }
 
 Test(store_open, a_row_that_does_not_fit_is_an_error_not_a_cut)

@@ -53,6 +53,20 @@ static void take_fds(struct msghdr *message, struct packet *packet)
     }
 }
 
+/* Some descriptors were dropped on the way. Where there was room in the message this process has
+ * none: that concerns the one who asked for them. */
+static void lose_fds(struct packet *packet)
+{
+    close_all(packet->fds, packet->fd_count);
+    packet->fd_count = 0;
+    if (packet->reply.code == ERR_NONE) {
+        packet->reply.code = ERR_SYSTEM;
+        packet->reply.sys = EMFILE;
+        snprintf(packet->reply.message, sizeof(packet->reply.message),
+                 "too many open files to take what the root half (motted) sent");
+    }
+}
+
 /* False when the channel ended or what came is no reply; then nothing is held. */
 static bool receive(int fd, struct packet *packet)
 {
@@ -75,9 +89,14 @@ static bool receive(int fd, struct packet *packet)
     }
     take_fds(&message, packet);
     if (n != (ssize_t)sizeof(packet->reply) || packet->reply.protocol != PRIV_PROTOCOL ||
-        (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+        (message.msg_flags & MSG_TRUNC) != 0) {
         close_all(packet->fds, packet->fd_count);
         return false;
+    }
+    if ((message.msg_flags & MSG_CTRUNC) != 0) {
+        bool too_many = packet->fd_count == PRIV_FDS_MAX;
+        lose_fds(packet);
+        return !too_many;
     }
     return true;
 }
@@ -229,6 +248,14 @@ static int lost_error(struct error *err)
                      "the root half (motted) is gone; the service must be started again");
 }
 
+/* Its reply, should one come, is nobody's. Called and left with the lock held. */
+static void forget(struct priv_client *client, struct priv_call *call)
+{
+    if (!call->done) {
+        *find(client, call->id) = call->next;
+    }
+}
+
 /* Called and left with the lock held. */
 static void wait_answer(struct priv_client *client, struct priv_call *call)
 {
@@ -239,20 +266,24 @@ static void wait_answer(struct priv_client *client, struct priv_call *call)
     while (!call->done && r == 0) {
         r = pthread_cond_timedwait(&call->answered, &client->lock, &until);
     }
-    if (!call->done) {
-        *find(client, call->id) = call->next;
-    }
+    forget(client, call);
 }
 
 /* A packet is sent whole or not at all. Replies are taken meanwhile by the reader, so this cannot
- * deadlock with a root half that waits for room in its own direction. */
-static bool send_request(int fd, const struct priv_request *request)
+ * deadlock with a root half that waits for room in its own direction. Returns an errno, or 0. */
+static int send_request(int fd, const struct priv_request *request)
 {
     ssize_t n;
     do {
         n = send(fd, request, sizeof(*request), MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof(*request);
+    return n < 0 ? errno : 0;
+}
+
+/* For want of memory the kernel did not take the packet: the channel is as it was. */
+static bool is_shortage(int error)
+{
+    return error == ENOBUFS || error == ENOMEM;
 }
 
 static bool enlist(struct priv_client *client, struct priv_call *call)
@@ -286,15 +317,22 @@ int priv_call_ask(struct priv_call *call, struct priv_client *client, struct pri
     request->protocol = PRIV_PROTOCOL;
     request->op = call->op;
     request->id = call->id;
-    bool sent = send_request(client->fd, request);
+    int unsent = send_request(client->fd, request);
     pthread_mutex_lock(&client->lock);
-    if (!sent && !client->lost) {
-        lose(client);
+    if (is_shortage(unsent)) {
+        forget(client, call);
+    } else {
+        if (unsent != 0 && !client->lost) {
+            lose(client);
+        }
+        wait_answer(client, call);
     }
-    wait_answer(client, call);
     pthread_mutex_unlock(&client->lock);
     if (call->lost) {
         return lost_error(err);
+    }
+    if (is_shortage(unsent)) {
+        return error_set(err, ERR_NO_MEMORY, unsent, "cannot speak to the root half (motted)");
     }
     if (!call->done) {
         return error_set(err, ERR_BUSY, 0,

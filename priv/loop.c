@@ -40,8 +40,26 @@ static void answer_init(struct priv_answer *answer, const struct priv_request *r
     answer->reply.id = request->id;
 }
 
-/* A peer that went away is noticed by the receiving thread. */
-static void send_answer(int channel, struct priv_answer *answer)
+/* Most of a second for want of memory, which may pass; then the channel is over, because nobody
+ * shall wait for an answer that cannot come. A peer that went away is noticed by the receiving
+ * thread. */
+static void send_or_end(const struct loop *loop, const struct msghdr *message)
+{
+    enum { TRIES = 80 };
+    const struct timespec pause = {.tv_nsec = 10000000};
+    for (int i = 0; i < TRIES; i++) {
+        if (sendmsg(loop->channel, message, MSG_NOSIGNAL) >= 0)
+            return;
+        if (errno == ENOBUFS || errno == ENOMEM || errno == ETOOMANYREFS)
+            nanosleep(&pause, NULL);
+        else if (errno != EINTR)
+            return;
+    }
+    priv_tell(loop->server, LOG_LEVEL_ERROR, "cannot answer the front for want of memory");
+    shutdown(loop->channel, SHUT_RDWR);
+}
+
+static void send_answer(const struct loop *loop, struct priv_answer *answer)
 {
     union {
         char bytes[CMSG_SPACE(sizeof(int) * PRIV_FDS_MAX)];
@@ -59,19 +77,19 @@ static void send_answer(int channel, struct priv_answer *answer)
         header->cmsg_len = CMSG_LEN(len);
         memcpy(CMSG_DATA(header), answer->fds, len);
     }
-    while (sendmsg(channel, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
-        ;
+    send_or_end(loop, &message);
     for (size_t i = 0; i < answer->fd_count; i++)
         cleanup_close_func(&answer->fds[i]);
 }
 
-static void refuse(int channel, const struct priv_request *request, const char *why)
+static void refuse(const struct loop *loop, const struct priv_request *request,
+                   enum error_code code, const char *why)
 {
     struct priv_answer answer;
     answer_init(&answer, request);
-    answer.reply.code = ERR_PRIV_REFUSED;
+    answer.reply.code = code;
     snprintf(answer.reply.message, sizeof(answer.reply.message), "%s", why);
-    send_answer(channel, &answer);
+    send_answer(loop, &answer);
 }
 
 static bool is_busy(const struct loop *loop, const char *instance)
@@ -106,7 +124,7 @@ static void work(struct loop *loop, const struct job *job)
     struct priv_answer answer;
     answer_init(&answer, &job->request);
     priv_dispatch(loop->server, &job->request, &answer);
-    send_answer(loop->channel, &answer);
+    send_answer(loop, &answer);
 }
 
 static void *run_worker(void *context)
@@ -137,11 +155,13 @@ static void *run_worker(void *context)
     return NULL;
 }
 
-static int enqueue(struct loop *loop, const struct priv_request *request, struct error *err)
+static void enqueue(struct loop *loop, const struct priv_request *request)
 {
     struct job *job = malloc(sizeof(*job));
-    if (job == NULL)
-        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a request");
+    if (job == NULL) {
+        refuse(loop, request, ERR_NO_MEMORY, "the root half is out of memory");
+        return;
+    }
     job->request = *request;
     job->next = NULL;
     pthread_mutex_lock(&loop->lock);
@@ -155,7 +175,6 @@ static int enqueue(struct loop *loop, const struct priv_request *request, struct
     pthread_mutex_unlock(&loop->lock);
     if (waits)
         priv_slot_hurry(loop->server, request->instance);
-    return 0;
 }
 
 /* An empty packet and the end of the channel both read as 0 bytes. */
@@ -192,8 +211,9 @@ static int receive(struct loop *loop, struct error *err)
     else
         refusal = priv_request_refusal(&packet.request);
     if (refusal == NULL)
-        return enqueue(loop, &packet.request, err) < 0 ? -1 : 1;
-    refuse(loop->channel, &packet.request, refusal);
+        enqueue(loop, &packet.request);
+    else
+        refuse(loop, &packet.request, ERR_PRIV_REFUSED, refusal);
     return 1;
 }
 

@@ -69,7 +69,8 @@ static int load(int state, const char *name, struct image *ret, struct error *er
     if (entry < 0)
         return -1;
     if (image_manifest_image(entry, &image, err) < 0) {
-        err->sys = 0;
+        if (err->sys == ENOENT) /* of a file in it */
+            err->sys = 0;
         return error_wrap(err, "images/%s", name);
     }
     memcpy(image.name, name, strlen(name) + 1);

@@ -2,6 +2,8 @@
  */
 #include "api/internal.h"
 
+#include <errno.h>
+
 #define RETRY "Retry after the time in Retry-After; the request had no effect."
 #define DOCTOR "Run `motted doctor` on the host: it says what is missing and what to do."
 #define REPORT "This is a defect of Motte: report it with the request_id and the log's line."
@@ -125,9 +127,19 @@ static char *problem_text(const struct error *err, const char *request_id, cJSON
     return failed ? NULL : json_print(json);
 }
 
-void api_problem(const struct error *err, const char *request_id, cJSON *context,
+/* Whatever they were wanted for, descriptors that are used up are a want of room, which passes. */
+static struct error as_shown(const struct error *err)
+{
+    struct error shown = *err;
+    if (err->sys == EMFILE || err->sys == ENFILE)
+        shown.code = ERR_CAPACITY;
+    return shown;
+}
+
+void api_problem(const struct error *failure, const char *request_id, cJSON *context,
                  struct api_response *ret)
 {
+    const struct error shown = as_shown(failure), *err = &shown;
     static const char fallback[] =
         "{\"type\":\"urn:motte:error:no_memory\",\"title\":\"Out of memory\",\"status\":503,"
         "\"code\":\"no_memory\"}";

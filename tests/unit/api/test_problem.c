@@ -2,6 +2,7 @@
 #include "api/internal.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 
 Test(api_problem, every_code_has_status_title_and_advice_of_its_own)
 {
@@ -21,6 +22,21 @@ Test(api_problem, retry_after_stands_with_503_only_and_with_each_503)
         const struct api_problem_kind *kind = api_problem_kind((enum error_code)code);
         cr_assert((kind->retry_after_s > 0) == (kind->status == 503), "%s",
                   error_code_name((enum error_code)code));
+    }
+}
+
+Test(api_problem, a_want_of_descriptors_is_one_of_room_whatever_they_were_for)
+{
+    static const int wants[] = {EMFILE, ENFILE};
+    for (size_t i = 0; i < COUNT_OF(wants); i++) {
+        struct error err = {0};
+        struct api_response response = {0};
+        error_set(&err, ERR_CONFIG, wants[i], "opening");
+        api_problem(&err, "0123456789abcdef", NULL, &response);
+        cr_assert_eq(response.status, 503);
+        cr_assert_gt(response.retry_after_s, 0);
+        cr_assert_eq(response.code, ERR_CAPACITY);
+        api_response_release(&response);
     }
 }
 

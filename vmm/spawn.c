@@ -63,6 +63,7 @@ static int run(struct vmm_spawning *spawn, size_t from, size_t to, struct error 
             vmm_audit_word(spawn->vmm, spawn->row.instance, STORE_AUDIT_GUEST_PROTOCOL, "during",
                            spawn->failed_step);
         undo(spawn, i);
+        *err = spawn->failure; /* which an undo may have explained */
         error_wrap(err, "step %s", spawn->failed_step);
         observer->spawn(observer->context, spawn->failed_step, &spawn->failure,
                         clock_mono_us() - spawn->begin_us);

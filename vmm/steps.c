@@ -83,6 +83,11 @@ static int kill_instance(struct vmm_spawning *spawn, struct error *err)
     if (!spawn->killed_once)
         spawn->killed = killed;
     spawn->killed_once = true;
+    if (killed.oom_kills > 0) { /* only now it is known why the VMM was gone */
+        spawn->failure = (struct error){0};
+        error_set(&spawn->failure, ERR_VMM_EXITED, 0,
+                  "the VMM's cgroup ran out of memory, or the one that holds all VMs did");
+    }
     return 0;
 }
 

@@ -17,14 +17,24 @@ void store_cleanup_statement(sqlite3_stmt **statement)
     errno = saved;
 }
 
+/* An I/O error may be ENOSPC below: growing the shared index of the log, or an fsync. */
+static bool is_full(sqlite3 *db, int primary)
+{
+    int sys = db != NULL ? sqlite3_system_errno(db) : 0;
+    return primary == SQLITE_FULL || ((primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) &&
+                                      (sys == ENOSPC || sys == EDQUOT));
+}
+
+static bool is_read_only(sqlite3 *db, int primary)
+{
+    int sys = db != NULL ? sqlite3_system_errno(db) : 0;
+    return primary == SQLITE_READONLY || (primary == SQLITE_CANTOPEN && sys == EROFS);
+}
+
 int store_fail(sqlite3 *db, int rc, const char *what, struct error *err)
 {
     int primary = rc & 0xff;
-    /* An I/O error may be ENOSPC below: growing the shared index of the log, or an fsync. */
-    bool full = primary == SQLITE_FULL ||
-                ((primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && db != NULL &&
-                 (sqlite3_system_errno(db) == ENOSPC || sqlite3_system_errno(db) == EDQUOT));
-    if (full)
+    if (is_full(db, primary))
         return error_set(err, ERR_STORE_FULL, 0,
                          "the inventory cannot grow while %s: free space on the disk of the state "
                          "directory",
@@ -34,8 +44,7 @@ int store_fail(sqlite3 *db, int rc, const char *what, struct error *err)
                          "another program holds the inventory's lock while %s: try again", what);
     if (primary == SQLITE_NOMEM)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory while %s", what);
-    if (primary == SQLITE_READONLY ||
-        (primary == SQLITE_CANTOPEN && db != NULL && sqlite3_system_errno(db) == EROFS))
+    if (is_read_only(db, primary))
         return error_set(
             err, ERR_STORE, 0,
             "the disk of the state directory is read-only (seen while %s): look at the "

@@ -19,8 +19,10 @@ enum {
 };
 
 struct store {
-    pthread_mutex_t writing;
-    sqlite3 *writer;    /* owned; under `writing`, as are the next two */
+    pthread_mutex_t writing; /* guards `busy` */
+    pthread_cond_t written;
+    bool busy;          /* somebody has the next three */
+    sqlite3 *writer;    /* owned */
     int ballast;        /* owned */
     bool ballast_taken; /* it has its size */
     pthread_mutex_t lock;
@@ -78,7 +80,7 @@ enum store_room {
 int store_change(struct store *store, enum store_room room, store_change_body *body, void *context,
                  struct error *err);
 
-/* ---- ballast.c: with `writing` held, or before there are threads ---- */
+/* ---- ballast.c: inside a change, or before there are threads ---- */
 
 /* A full disk is no error. */
 int store_ballast_open(struct store *store, const char *dir, struct error *err);

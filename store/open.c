@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* mknod makes the file without opening it: a close(2) outside SQLite would drop its POSIX locks. */
 static int make_file(const char *path, struct error *err)
@@ -92,7 +93,12 @@ int store_open(const char *dir, struct store **ret, struct error *err)
     cleanup(cleanup_store) struct store *store = calloc(1, sizeof(*store));
     if (store == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory while opening the inventory");
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&store->writing, NULL);
+    pthread_cond_init(&store->written, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&store->lock, NULL);
     pthread_cond_init(&store->idle, NULL);
     store->ballast = -1;
@@ -118,6 +124,7 @@ void store_close(struct store *store)
         close(store->ballast);
     pthread_cond_destroy(&store->idle);
     pthread_mutex_destroy(&store->lock);
+    pthread_cond_destroy(&store->written);
     pthread_mutex_destroy(&store->writing);
     free(store);
     errno = saved;

@@ -51,13 +51,13 @@ class Bench(Generic[Made]):
 
     def begin(self) -> None:
         """With a VM that has to outlive all that comes."""
+        self._make_foreign()  # before: motted would take it for an attack
         self.daemon.start()
         self.front = self.daemon.front_pid
         client = self.client()
         client.create(id=STAYS, memory_mib=self.memory_mib)
         client.close()
         (self.pid,) = self.daemon.vmms()
-        self._make_foreign()
         self.check_works()
 
     def begin_again(self) -> None:

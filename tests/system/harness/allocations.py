@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .backend import build_dir
-from .daemon import Daemon
+from .traced import TracedDaemon
 
 HALVES = ("root", "front")
 LAYOUT = struct.Struct("4Qq")  # struct half: count, first, last, failed, held
@@ -23,12 +23,13 @@ class Shortage:
     nth: int
     sticky: bool = False
     call = "malloc"
+    ends = silences = False
 
     def __str__(self) -> str:
         return f"{self.half} malloc #{self.nth}{' from then on' if self.sticky else ''}"
 
 
-class ShortDaemon(Daemon):
+class ShortDaemon(TracedDaemon):
     """The same daemon, which counts its allocations and can be short of memory."""
 
     _page: mmap.mmap

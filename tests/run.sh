@@ -158,7 +158,7 @@ stage_firecracker() {
     stage system-firecracker 300 system_tests firecracker
     stage kill-matrix 600 kill_matrix
     stage nth-call 600 nth_call
-    grep -h ' injections ' "$results/nth-call.log" | sed 's/^\.*/    /'
+    grep -h ' injections ' "$results/nth-call.log" | sed 's/^.*test_nth_call.py //; s/^\.*/    /'
 }
 
 stage_qemu() {

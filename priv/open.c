@@ -100,9 +100,9 @@ static int take_socket(const struct priv_instance_slot *slot, uint32_t gid, int 
     struct stat st;
     char path[32];
     cleanup_close int fd = fs_open_beneath(root, name, O_PATH | O_NOFOLLOW, 0);
-    if (fd < 0)
+    if (fd < 0 || fstat(fd, &st) < 0)
         return error_set(err, ERR_HYPERVISOR, errno, "opening the VMM's socket %s", name);
-    if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode) || st.st_uid != slot->record.uid)
+    if (!S_ISSOCK(st.st_mode) || st.st_uid != slot->record.uid)
         return error_set(err, ERR_HYPERVISOR, 0, "the VMM's %s is not a socket of its own", name);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     if (fchownat(fd, "", (uid_t)-1, gid, AT_EMPTY_PATH) < 0 || chmod(path, 0660) < 0)
@@ -165,9 +165,9 @@ static int reopen_console(const struct priv_instance_slot *slot, struct error *e
     struct stat st;
     snprintf(path, sizeof(path), "/proc/%d/fd/1", slot->record.pid);
     cleanup_close int there = open(path, O_PATH | O_CLOEXEC);
-    if (there < 0)
+    if (there < 0 || fstat(there, &st) < 0)
         return error_set(err, ERR_HYPERVISOR, errno, "opening the VMM's console");
-    if (fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) || priv_pidfd_ended(slot->pidfd))
+    if (!S_ISFIFO(st.st_mode) || priv_pidfd_ended(slot->pidfd))
         return error_set(err, ERR_HYPERVISOR, 0, "the VMM's console is gone");
     snprintf(path, sizeof(path), "/proc/self/fd/%d", there);
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -183,9 +183,9 @@ static int reopen_log(const struct priv_instance_slot *slot, struct error *err)
     if (root < 0)
         return -1;
     cleanup_close int there = fs_open_beneath(root, PRIV_LOG, O_PATH | O_NOFOLLOW, 0);
-    if (there < 0)
+    if (there < 0 || fstat(there, &st) < 0)
         return error_set(err, ERR_HYPERVISOR, errno, "opening the VMM's log");
-    if (fstat(there, &st) < 0 || !S_ISFIFO(st.st_mode) || st.st_uid != slot->record.uid)
+    if (!S_ISFIFO(st.st_mode) || st.st_uid != slot->record.uid)
         return error_set(err, ERR_HYPERVISOR, 0, "the VMM's log is gone");
     snprintf(path, sizeof(path), "/proc/self/fd/%d", there);
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *old, size_t size);
+extern void __libc_free(void *block);
 
 #define EXPORTED __attribute__((visibility("default")))
 
@@ -23,6 +25,9 @@ struct half {
     _Atomic uint64_t count;  /* of allocations so far */
     uint64_t first, last;    /* of those that fail, counted from 1; 0: none */
     _Atomic uint64_t failed; /* of allocations */
+    /* Allocated and not freed, since the page was mapped; without blocks of a page and more, which
+     * SQLite keeps as the inventory grows. */
+    _Atomic int64_t held;
 };
 
 static struct half *half;
@@ -51,17 +56,47 @@ static int refused(void)
     return 1;
 }
 
+static int64_t counts(void *block)
+{
+    enum { PAGE = 4096 };
+    return block != NULL && malloc_usable_size(block) < PAGE ? 1 : 0;
+}
+
+static void hold(int64_t more)
+{
+    if (half != NULL)
+        atomic_fetch_add(&half->held, more);
+}
+
+static void *held(void *block)
+{
+    hold(counts(block));
+    return block;
+}
+
 EXPORTED void *malloc(size_t size)
 {
-    return refused() ? NULL : __libc_malloc(size);
+    return refused() ? NULL : held(__libc_malloc(size));
 }
 
 EXPORTED void *calloc(size_t count, size_t size)
 {
-    return refused() ? NULL : __libc_calloc(count, size);
+    return refused() ? NULL : held(__libc_calloc(count, size));
 }
 
 EXPORTED void *realloc(void *old, size_t size)
 {
-    return refused() ? NULL : __libc_realloc(old, size);
+    if (refused())
+        return NULL;
+    int64_t before = counts(old);
+    void *block = __libc_realloc(old, size);
+    if (block != NULL || size == 0)
+        hold(counts(block) - before);
+    return block;
+}
+
+EXPORTED void free(void *block)
+{
+    hold(-counts(block));
+    __libc_free(block);
 }

@@ -32,6 +32,20 @@ class Fault:
     def call(self) -> str:
         return self.point.name.split()[1]
 
+    @property
+    def front(self) -> bool:
+        return self.point.name.startswith("front ")
+
+    @property
+    def ends(self) -> bool:
+        """The root half can answer no more: it ends, and with it the front, to be started anew."""
+        return self.sticky and not self.front and self.error == errno.ENOBUFS
+
+    @property
+    def silences(self) -> bool:
+        """Who connects is not accepted as long as there is no descriptor."""
+        return self.sticky and self.front and self.error == errno.EMFILE
+
     def __str__(self) -> str:
         return f"{self.point}: {error_name(self.error)}{' from then on' if self.sticky else ''}"
 
@@ -47,7 +61,6 @@ class FaultyDaemon(TracedDaemon):
     first: str | None = "off"
     _seen = 0
     _orders = 0
-    log_began = 0  # of the last start in the log
 
     @property
     def points_path(self) -> Path:
@@ -68,7 +81,6 @@ class FaultyDaemon(TracedDaemon):
         self.points_path.unlink(missing_ok=True)
         self.orders_path.write_text(f"{self.first}\n", encoding="utf-8")
         self._seen, self._orders = 0, 1
-        self.log_began = len(self.log)
         return super().spawn(prefix)
 
     def lines(self) -> list[str]:

@@ -1,6 +1,8 @@
 """One daemon at which calls fail, and the judge of what it does: it lives and says why, nothing is
 left, what ran runs on, other programs' rules stand, and the same thing works at once afterwards."""
 
+import contextlib
+import re
 import subprocess
 import time
 from collections import Counter
@@ -13,9 +15,10 @@ import httpx
 from . import host
 from .client import Client, Refused
 from .contract import Contract
-from .daemon import Daemon
+from .traced import TracedDaemon
 
 ANSWER_S = 20
+SILENCE_S = 2
 REPAIR_S = 5
 SLOW_S = 3
 STAYS, PASSES = "stays", "passes"
@@ -26,9 +29,11 @@ FOREIGN_RULES = 100
 INNOCENT = {"body_too_large", "bad_request", "invalid_json", "guest_protocol", "internal"}
 INNOCENT |= {"firewall_no_table", "root_half_refused", "image_changed", "image_not_found"}
 
+SENTENCE = r" error: |error while loading|cannot "  # of ours, of the dynamic linker's
+
 FAILURES = (AssertionError, Refused, httpx.TransportError, RuntimeError, OSError)
 
-Made = TypeVar("Made", bound=Daemon)
+Made = TypeVar("Made", bound=TracedDaemon)
 
 
 class Unanswered(AssertionError):
@@ -42,6 +47,7 @@ class Bench(Generic[Made]):
     memory_mib: int
     pid: int = 0  # of the VM that stays
     front: int = 0
+    log_at: int = 0  # what comes after it is new
     injected: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     blamed: list[str] = field(default_factory=list)  # answers of the last scenario, see INNOCENT
@@ -51,13 +57,13 @@ class Bench(Generic[Made]):
 
     def begin(self) -> None:
         """With a VM that has to outlive all that comes."""
+        self._make_foreign()  # before: motted would take it for an attack
         self.daemon.start()
         self.front = self.daemon.front_pid
         client = self.client()
         client.create(id=STAYS, memory_mib=self.memory_mib)
         client.close()
         (self.pid,) = self.daemon.vmms()
-        self._make_foreign()
         self.check_works()
 
     def begin_again(self) -> None:
@@ -69,17 +75,17 @@ class Bench(Generic[Made]):
         self.daemon.purge()
         self.begin()
 
-    def client(self) -> Client:
+    def client(self, seconds: float = ANSWER_S) -> Client:
         client = Client(self.contract, str(self.daemon.socket_path))
-        client.http.timeout = httpx.Timeout(ANSWER_S)
+        client.http.timeout = httpx.Timeout(seconds)
         return client
 
     # -- while something fails ------------------------------------------------------------------
 
-    def ask(self, what: Callable[[Client], object]) -> bool:
+    def ask(self, what: Callable[[Client], object], silenced: bool) -> bool:
         """Whether it was done; if not, a problem document said why. A connection for which there
         was nothing is closed."""
-        client = self.client()
+        client = self.client(SILENCE_S if silenced else ANSWER_S)
         try:
             what(client)
         except Refused as refused:
@@ -89,7 +95,10 @@ class Bench(Generic[Made]):
                 self.blamed.append(str(refused))
             return False
         except httpx.TimeoutException as error:
-            raise Unanswered(f"no answer: {error!r}") from error
+            if not silenced:
+                raise Unanswered(f"no answer: {error!r}") from error
+            self.answers["not accepted"] += 1
+            return False
         except httpx.TransportError:
             self.answers["connection closed"] += 1
             return False
@@ -97,12 +106,32 @@ class Bench(Generic[Made]):
             client.close()
         return True
 
-    def scenario(self) -> None:
+    def scenario(self, silenced: bool) -> None:
         self.blamed.clear()
-        made = self.ask(lambda c: c.create(id=PASSES, memory_mib=self.memory_mib))
+        self.log_at = len(self.daemon.log)
+        made = self.ask(lambda c: c.create(id=PASSES, memory_mib=self.memory_mib), silenced)
         if made:
-            self.ask(lambda c: c.exec(PASSES, ["true"]))
-        self.ask(lambda c: c.delete(PASSES))
+            self.ask(lambda c: c.exec(PASSES, ["true"]), silenced)
+        self.ask(lambda c: c.delete(PASSES), silenced)
+
+    def new_log(self) -> str:
+        return self.daemon.log[self.log_at :]
+
+    def has_ended(self, seconds: float = 3) -> bool:
+        assert self.daemon.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.daemon.process.wait(timeout=seconds)
+        return self.daemon.process.poll() is not None
+
+    def check_ended(self) -> None:
+        """Both halves end in time, with a status and a sentence."""
+        assert self.daemon.process is not None
+        assert self.has_ended(ANSWER_S), "neither ready nor ended"
+        status = self.daemon.process.returncode
+        words = self.new_log()
+        assert status > 0, f"motted ended with {status}: {words[-300:]}"
+        assert re.search(SENTENCE, words), f"no sentence: {words[-300:]}"
+        self.daemon.wait_gone()
 
     # -- afterwards -----------------------------------------------------------------------------
 

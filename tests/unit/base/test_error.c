@@ -58,3 +58,24 @@ Test(error, code_names_are_distinct_and_plain)
     }
     cr_assert_str_eq(error_code_name(ERR_COUNT), "internal");
 }
+
+Test(error, R02_a_want_of_ours_says_nothing_about_a_vm)
+{
+    static const struct {
+        struct error err;
+        bool shortage;
+    } cases[] = {
+        {{.code = ERR_GUARD, .sys = EMFILE}, true},
+        {{.code = ERR_SYSTEM, .sys = ENOMEM}, true},
+        {{.code = ERR_NO_MEMORY}, true},
+        {{.code = ERR_STORE_FULL}, true},
+        {{.code = ERR_NONE}, false},
+        {{.code = ERR_SYSTEM, .sys = ENOENT}, false},
+        {{.code = ERR_GUARD}, false}, /* what follows a VM can bring about itself */
+        {{.code = ERR_HYPERVISOR, .sys = EAGAIN}, false},
+        {{.code = ERR_HYPERVISOR, .sys = ECONNREFUSED}, false},
+        {{.code = ERR_GUEST_TIMEOUT, .sys = ETIMEDOUT}, false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        cr_expect_eq(error_is_shortage(&cases[i].err), cases[i].shortage, "case %zu", i);
+}

@@ -181,6 +181,8 @@ struct vmm {
     struct priv_host host;
     bool draining, stopping, recovered; /* nobody is watched before `recovered` */
 
+    int64_t aged_ms; /* when certificates were looked at; by recovery, then by the reaper */
+
     int watch; /* epoll of the monitor: pidfds and consoles */
     int wake;  /* eventfd that ends the monitor */
     pthread_t monitor, reaper, watchers[VMM_WATCHERS];
@@ -292,9 +294,11 @@ int vmm_isolation_check(struct vmm *vmm, const char *instance, struct error *err
 void vmm_use_begin(struct vmm *vmm, struct vmm_machine *machine);
 void vmm_use_end(struct vmm *vmm, struct vmm_machine *machine);
 
-/* reaper.c: ends VMs of which nothing but a row is left, and lets old certificates go. Once a
- * VMM_SWEEP_MS, on the reaper's thread. */
+/* reaper.c. Ends VMs of which nothing but a row is left, and now and then lets old certificates go.
+ * Once a VMM_SWEEP_MS, on the reaper's thread. */
 void vmm_sweep(struct vmm *vmm);
+/* Lets them go now. */
+void vmm_age(struct vmm *vmm);
 
 /* watchdog.c */
 int vmm_watchdog_start(struct vmm *vmm, struct error *err);

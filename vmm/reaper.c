@@ -2,7 +2,7 @@
  * certificates that nobody needs any more. */
 #include "vmm/internal.h"
 
-enum { CERTIFICATES_DAYS = 30 };
+enum { CERTIFICATES_DAYS = 30, AGE_MS = 3600 * 1000 };
 
 /* A machine is in the table before its row is written, and goes after it: a row that is still there
  * when its machine was not found has none. A commit that failed and was written all the same leaves
@@ -19,13 +19,20 @@ static bool orphaned(struct vmm *vmm, const char *instance)
     return store_vm_by_instance(vmm->config.store, instance, &row, &ignored) == 0;
 }
 
+void vmm_age(struct vmm *vmm)
+{
+    const int64_t keep_ms = INT64_C(86400000) * CERTIFICATES_DAYS;
+    struct error ignored = {0}; /* an hour later is as good */
+    vmm->aged_ms = clock_mono_ms();
+    (void)store_age(vmm->config.store, vmm->boot, clock_boot_ms(), keep_ms, &ignored);
+}
+
 void vmm_sweep(struct vmm *vmm)
 {
     const struct vmm_observer *observer = &vmm->config.observer;
-    const int64_t keep_ms = INT64_C(86400000) * CERTIFICATES_DAYS;
     cleanup_free char(*names)[ID_INSTANCE_SIZE] = NULL;
     size_t count = 0;
-    struct error unlisted = {0}, unaged = {0}; /* what fails is tried again with the next sweep */
+    struct error unlisted = {0}; /* what fails is tried again with the next sweep */
     if (store_vm_instances(vmm->config.store, &names, &count, &unlisted) < 0)
         return;
     for (size_t i = 0; i < count; i++) {
@@ -35,5 +42,6 @@ void vmm_sweep(struct vmm *vmm)
         if (orphaned(vmm, names[i]) && vmm_end(vmm, names[i], &verdict, &err) == 0)
             observer->ended(observer->context, verdict.reason);
     }
-    (void)store_age(vmm->config.store, vmm->boot, clock_boot_ms(), keep_ms, &unaged);
+    if (clock_mono_ms() >= vmm->aged_ms + AGE_MS)
+        vmm_age(vmm);
 }

@@ -260,6 +260,7 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
     if (store_vm_all(vmm->config.store, &r.rows, &r.row_count, err) < 0 ||
         list_instances(&r, err) < 0 || refuse_foreign_inventory(&r, err) < 0)
         return -1;
+    vmm_age(vmm);
     pthread_t threads[WORKERS];
     size_t started = 0;
     while (started < WORKERS && started < r.row_count + r.instance_count &&

@@ -64,9 +64,11 @@ def wait_restarted(old: int) -> None:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[None]:
-    """What deploy/quickstart.sh does after `cmake --install`."""
+    """What deploy/quickstart.sh does after `cmake --install`; with patience, since processors that
+    are emulated answer late."""
     run("useradd", "--system", "--user-group", "--no-create-home", "motte")
-    CONFIG.write_bytes(CONFIG.with_suffix(".conf.example").read_bytes())
+    example = CONFIG.with_suffix(".conf.example").read_bytes()
+    CONFIG.write_bytes(example + b"answer-timeout-ms = 60000\n")
     for words in (
         ("kernel", "add", str(guest_dir() / "kernel"), "--name", "debian"),
         (

@@ -3,11 +3,11 @@
 import os
 import signal
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import host
-from .backend import build_dir
+from .backend import Backend, build_dir
 from .daemon import Daemon
 from .waiting import wait_until
 
@@ -61,6 +61,10 @@ class TracedDaemon(Daemon):
     """The same daemon, started under a tracer when there is one."""
 
     tracer: Tracer | None = None
+
+    def __init__(self, backend: Backend) -> None:
+        """The watchdog asks a VM it has found, and then not while the test lasts."""
+        super().__init__(replace(backend, answer_timeout_ms=600_000))
 
     def start_under(self, mode: str, point: Point | None = None) -> Tracer:
         """Starts it; with a mode that kills from the start it does not get ready."""

@@ -18,7 +18,7 @@ from harness.daemon import Daemon
 from harness.deaths import (
     FIRECRACKER,
     QEMU,
-    adopted_victim,
+    adopted_victims,
     audit_of,
     certificate_of,
     explained,
@@ -50,11 +50,11 @@ def test_R24_R25_a_death_on_firecracker_is_explained(
 
 
 @pytest.mark.testguest
-@pytest.mark.parametrize("how", FIRECRACKER)
-def test_R24_R25_a_death_after_adoption_on_firecracker_is_explained(
-    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend, how: str
+def test_R24_R25_deaths_after_adoption_on_firecracker_are_explained(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
 ) -> None:
-    explained(adopted_victim(start, connect, backend), FIRECRACKER[how], adopted=True)
+    for how, victim in adopted_victims(start, connect, backend, FIRECRACKER).items():
+        explained(victim, FIRECRACKER[how], adopted=True)
 
 
 @pytest.mark.linux
@@ -68,11 +68,11 @@ def test_R24_R25_a_death_of_linux_on_qemu_is_explained(
 
 @pytest.mark.linux
 @pytest.mark.emulated
-@pytest.mark.parametrize("how", QEMU)
-def test_R24_R25_a_death_of_linux_after_adoption_on_qemu_is_explained(
-    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend, how: str
+def test_R24_R25_deaths_of_linux_after_adoption_on_qemu_are_explained(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
 ) -> None:
-    explained(adopted_victim(start, connect, backend), QEMU[how], adopted=True)
+    for how, victim in adopted_victims(start, connect, backend, QEMU).items():
+        explained(victim, QEMU[how], adopted=True)
 
 
 @pytest.mark.testguest

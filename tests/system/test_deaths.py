@@ -113,7 +113,7 @@ def test_R25_a_certificate_holds_the_newest_of_the_console_whatever_the_bytes(
     daemon: Daemon, client: Client, backend: Backend
 ) -> None:
     victim = victim_of(daemon, client, backend, "loud")
-    victim.do("console", str(3 * CONSOLE_MAX))
+    victim.do("console", str(CONSOLE_MAX + 1000))
     victim.do("say", 'caf\u00e9 \U0001f600 \x1b[2J "quoted" \\ end\x7f')
     victim.do("reboot")
     console = certificate_of(client, "loud")["console"]
@@ -146,8 +146,8 @@ def test_R24_R25_who_died_while_motted_was_away_has_what_the_host_still_knows(
     starved, shot = (victim_of(daemon, client, backend, name) for name in ("starved", "shot"))
     pids = [vmm_of(daemon, victim.instance) for victim in (starved, shot)]
     starved.squeeze()
-    starved.do("chatter", "40000", "64")  # goes on for a second or more, and then takes memory
-    daemon.stop()
+    starved.do("chatter", "15000", "64")  # goes on for a second or more, and then takes memory
+    daemon.stop(signal.SIGKILL)
     os.kill(pids[1], signal.SIGKILL)
     wait_until(lambda: not set(pids) & set(daemon.vmms()), 60, "they live")
     client = connect(daemon.start())

@@ -2,7 +2,6 @@
 image and the host's files stay as they were. The freestanding guest as a liar:
 test_hostile_agent.py."""
 
-import os
 import re
 import select
 import time
@@ -80,12 +79,6 @@ def vmm_of(daemon: Daemon, instance: str) -> int:
         for pid in daemon.vmms()
         if instance in Path(f"/proc/{pid}/cmdline").read_text(encoding="latin-1")
     )
-
-
-def processor_s(pid: int) -> float:
-    """Processor time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # Each way to write to the image prints its name only if the kernel said that it had been done.
@@ -400,7 +393,7 @@ def test_R20_nothing_is_left_of_a_vm_deleted_in_the_middle_of_its_worst(
     before = traces()
     vm = client.create(id="worst", memory_mib=backend.memory_mib, disk_mib=32)
     pid = vmm_of(daemon, vm["instance"])
-    booted = processor_s(pid)
+    booted = host.processor_s(pid)
     script = "(dd if=/dev/zero of=/fill bs=1M & f() { f | f & }; f; yes) >/dev/console 2>&1; wait"
     with (
         ThreadPoolExecutor(1) as pool,
@@ -409,7 +402,7 @@ def test_R20_nothing_is_left_of_a_vm_deleted_in_the_middle_of_its_worst(
         body = {"shell": script, "timeout_ms": 600_000}
         worst = pool.submit(other.request, "POST", "/vms/worst/exec", json=body)
         deadline = time.monotonic() + UNRESPONSIVE_S
-        while processor_s(pid) - booted < 1.0 and time.monotonic() < deadline:
+        while host.processor_s(pid) - booted < 1.0 and time.monotonic() < deadline:
             time.sleep(0.05)
         client.delete("worst")
         assert worst.result(timeout=60).status_code in (404, 409, 502)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,10 +211,16 @@ def victim_of(daemon: Daemon, client: Client, backend: Backend, vm_id: str) -> V
     return Victim(daemon, client, vm_id, vm["instance"])
 
 
-def adopted_victim(
-    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
-) -> Victim:
+def adopted_victims(
+    start: Callable[..., Daemon],
+    connect: Callable[..., Client],
+    backend: Backend,
+    ways: Iterable[str],
+) -> dict[str, Victim]:
+    """A VM for each way to die, made by one daemon and handed on to another."""
     daemon = start()
-    vm = connect(daemon).create(id="orphan", memory_mib=backend.memory_mib)
+    client = connect(daemon)
+    made = {how: client.create(id=how, memory_mib=backend.memory_mib) for how in ways}
     daemon.stop()
-    return Victim(daemon.start(), connect(daemon), "orphan", vm["instance"])
+    client = connect(daemon.start())
+    return {how: Victim(daemon, client, how, vm["instance"]) for how, vm in made.items()}

@@ -93,6 +93,12 @@ def status_of(pid: int, thread: int | None = None) -> dict[str, str]:
     return {name: value.strip() for name, value in pairs}
 
 
+def processor_s(pid: int) -> float:
+    """Processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def has_landlock() -> bool:
     """Asks for its version."""
     landlock_create_ruleset, version = 444, 1

@@ -283,6 +283,9 @@ Test(priv_server, R26_qemu_runs_jailed_and_passes_the_check, .timeout = 60)
     cleanup_close int api = priv_open(bench.client, vm.instance, PRIV_SOCKET_API, 0, &err);
     cr_assert_geq(api, 0, "%s", err.msg);
     greet(api);
+    cleanup_close int events = priv_open(bench.client, vm.instance, PRIV_SOCKET_EVENTS, 0, &err);
+    cr_assert_geq(events, 0, "%s", err.msg);
+    greet(events); /* while nobody is kept out of the other */
     for (uint32_t i = 0; i < 8; i++) {
         cleanup_close int port = priv_open(bench.client, vm.instance, PRIV_SOCKET_PORT, i, &err);
         cr_assert_geq(port, 0, "port %u: %s", i, err.msg);

@@ -300,6 +300,7 @@ Test(priv_tricks, R41_R26_nothing_in_qemus_directory_is_followed, .timeout = 120
     cr_assert_geq(api, 0, "%s", err.msg);
     make_victim();
     every_trick(PRIV_SOCKET_API, "vm/api.sock");
+    every_trick(PRIV_SOCKET_EVENTS, "vm/events.sock");
     every_trick(PRIV_SOCKET_PORT, "vm/port.0");
     in_jail("vm/console", link_file, "the console as a symlink");
     bench_stop(&bench);

@@ -19,16 +19,16 @@ static int find_process(const struct priv_record *record, int *ret_pidfd, struct
     int result = priv_proc_start(record->pid, &start, &reading);
     if (priv_pidfd_ended(pidfd))
         return 0;
-    if (result < 0) {
+    if (result < 0 && error_is_shortage(&reading)) {
         *err = reading;
         return -1;
     }
-    if (start == record->start_time)
+    if (result == 0 && start == record->start_time)
         *ret_pidfd = TAKE_FD(pidfd);
     return 0;
 }
 
-/* Its uid, namespace and cgroup; with an error that has an errno if they cannot be read. */
+/* Its uid, namespace and cgroup. */
 static int match_guards(const struct priv_server *server, const struct priv_record *record,
                         struct error *err)
 {
@@ -46,7 +46,8 @@ static int match_guards(const struct priv_server *server, const struct priv_reco
 
 /* Identity first, then the rest: a process with this pid, start time and boot is the one that was
  * launched and may be killed; only one that also has its uid, namespace and cgroup is alive. Where
- * that cannot be read nothing is concluded: the start fails, and the VM runs on. */
+ * that cannot be read for our want of something nothing is concluded: the start fails, and the VM
+ * runs on. (One that is just dying has lost its namespaces, and cannot be read either.) */
 static int match_process(struct priv_server *server, struct priv_instance_slot *slot,
                          struct error *err)
 {
@@ -61,7 +62,7 @@ static int match_process(struct priv_server *server, struct priv_instance_slot *
     priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored); /* CHECK tells */
     int result = match_guards(server, record, &wrong);
     bool ended = priv_pidfd_ended(slot->pidfd);
-    if (result < 0 && !ended && wrong.sys != 0) {
+    if (result < 0 && !ended && error_is_shortage(&wrong)) {
         *err = wrong;
         return error_wrap(err, "instance %s", record->instance);
     }

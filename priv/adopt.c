@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/syscall.h>
 
 /* -1: it cannot be said. 0 with *ret_pidfd -1: it has ended. */
@@ -20,11 +19,11 @@ static int find_process(const struct priv_record *record, int *ret_pidfd, struct
     int result = priv_proc_start(record->pid, &start, &reading);
     if (priv_pidfd_ended(pidfd))
         return 0;
-    if (result < 0) {
+    if (result < 0 && error_is_shortage(&reading)) {
         *err = reading;
         return -1;
     }
-    if (start == record->start_time)
+    if (result == 0 && start == record->start_time)
         *ret_pidfd = TAKE_FD(pidfd);
     return 0;
 }
@@ -66,18 +65,11 @@ static int look_at(const struct priv_server *server, const struct priv_record *r
     return look_for_cgroup(server, record, &ret->cgroup, err);
 }
 
-/* A process that ends has lost its namespaces a moment before its pidfd tells. */
-static bool ends(int pidfd)
-{
-    enum { MOMENT_MS = 1000 };
-    struct pollfd p = {.fd = pidfd, .events = POLLIN};
-    return poll(&p, 1, MOMENT_MS) > 0;
-}
-
 /* Pid, start time and boot name one process. It gets a signal only if it also is where only processes
  * of this instance are (a VMM that got out of its namespace or its cgroup is still in the other), and
- * is adopted only if all is as it was made. Where that cannot be read nothing is concluded: the start
- * fails, and the VM runs on. */
+ * is adopted only if all is as it was made. Where that cannot be read for our want of something nothing
+ * is concluded: the start fails, and the VM runs on. (One that is just dying has lost its namespaces,
+ * and cannot be read either.) */
 static int match_process(struct priv_server *server, struct priv_instance_slot *slot,
                          struct error *err)
 {
@@ -98,13 +90,13 @@ static int match_process(struct priv_server *server, struct priv_instance_slot *
                           &ignored); /* CHECK tells */
         result = look_for_cgroup(server, record, &like.cgroup, &unread);
     }
-    if (result < 0 ? ends(pidfd) : priv_pidfd_ended(pidfd))
+    if (priv_pidfd_ended(pidfd))
         return 0;
-    if (result < 0) {
+    if (result < 0 && error_is_shortage(&unread)) {
         *err = unread;
         return error_wrap(err, "instance %s", record->instance);
     }
-    if (!inside)
+    if (result < 0 || !inside)
         return 0;
     slot->matches = like.uid && like.namespace && like.cgroup && like.name;
     slot->pidfd = TAKE_FD(pidfd);

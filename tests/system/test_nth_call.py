@@ -60,7 +60,11 @@ def chosen(found: Sequence[tuple[Point, list[int]]], same_name: int) -> list[Fau
         for point, errors in some(same, same_name)
         for error in (errors if THOROUGH else errors[:1])
     ]
-    lasting = [Fault(fault.point, fault.error, True) for fault in faults if fault.error > 0]
+    lasting = [
+        Fault(fault.point, fault.error, True)
+        for fault in faults
+        if fault.error > 0 and fault.error != errno.EINTR  # which nothing can make last
+    ]
     return faults + some(lasting, STICKY)
 
 

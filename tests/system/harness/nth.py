@@ -17,7 +17,7 @@ from .client import Client, Refused
 from .contract import Contract
 from .traced import TracedDaemon
 
-ANSWER_S = 20
+ANSWER_S = 60  # SQLite alone takes 10 s to give up a lock that the kernel cannot make
 SILENCE_S = 2
 REPAIR_S = 5
 SLOW_S = 3

@@ -10,16 +10,17 @@ cd "$top" || exit 1
 export PATH=$top/build/venv/bin:/usr/local/bin:$PATH HOME=/root
 export MOTTE_BUILD=$top/build/dev MOTTE_GUEST=$top/build/guest MOTTE_BACKEND=firecracker-linux
 export PYTHONDONTWRITEBYTECODE=1
+test_seconds=300 # one that hangs says where, and leaves the others their time
 results=/run/results
 mkdir -p $results/junit
-guests=(tests/system/test_{audit,exec,isolation}.py)
+guests=(tests/system/test_{audit,exec,hostile_guest,isolation}.py)
 
 # suite NAME ARGUMENT...
 suite() {
     local name=$1
     shift
     pytest -c tests/pyproject.toml --color=no -p no:cacheprovider -m core --durations=10 \
-        --junit-xml="$results/junit/nested-$name.xml" "$@" || failed=yes
+        --timeout=$test_seconds --junit-xml="$results/junit/nested-$name.xml" "$@" || failed=yes
 }
 
 # mutant FOLDER: says whether its test passes.

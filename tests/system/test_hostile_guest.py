@@ -20,7 +20,7 @@ from harness.contract import Contract
 from harness.daemon import Daemon
 from harness.watch import undisturbed
 
-pytestmark = pytest.mark.linux
+pytestmark = [pytest.mark.core, pytest.mark.linux]
 
 # What the guest itself writes to its console: an emulated UART takes 100 KiB a second, so that the
 # gigabyte is written in the VMM's place.

@@ -1,5 +1,6 @@
 """A real motted with directories, cgroup and uids of its own."""
 
+import hashlib
 import json
 import os
 import select
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,15 @@ class Daemon:
     def disk(self) -> Path:
         """The image file that every VM reads."""
         return self.state_dir / "images" / self.backend.image / "disk"
+
+    def disk_digest(self) -> str:
+        with self.disk.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @cached_property
+    def first_digest(self) -> str:
+        """As it was when somebody asked first; in the nested host it takes seconds."""
+        return self.disk_digest()
 
     # -- life -----------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """What an attack must not disturb, measured while it goes on: the service answers, a neighbour's
 commands work, both halves keep their memory and descriptors, the image stays as it was."""
 
-import hashlib
 import os
 import statistics
 import threading
@@ -105,7 +104,7 @@ def undisturbed(daemon: Daemon, client: Client, backend: Backend) -> Iterator[Wa
     there = {vm["id"] for vm in client.list(limit=500)}
     if NEIGHBOUR not in there:
         client.create(id=NEIGHBOUR, memory_mib=backend.memory_mib)
-    before_attack = hashlib.sha256(daemon.disk.read_bytes()).hexdigest()
+    before_attack = daemon.first_digest
     own = Client(client.contract, str(daemon.socket_path))
     watch = Watch(daemon, backend, own)
     try:
@@ -133,7 +132,6 @@ def undisturbed(daemon: Daemon, client: Client, backend: Backend) -> Iterator[Wa
             assert now.rss_mib - before[name].rss_mib < GROWTH_MIB, f"{name} grew: {now}"
             kept = Counter(now.fds) - Counter(before[name].fds)
             assert len(now.fds) <= len(before[name].fds), f"{name} keeps descriptors: {kept}"
-        after = hashlib.sha256(daemon.disk.read_bytes()).hexdigest()
-        assert after == before_attack, "the image is another one"
+        assert daemon.disk_digest() == before_attack, "the image is another one"
     finally:
         own.close()

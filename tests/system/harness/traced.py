@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,9 +63,9 @@ class TracedDaemon(Daemon):
 
     tracer: Tracer | None = None
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, options: Sequence[str] = ()) -> None:
         """The watchdog asks a VM it has found, and then not while the test lasts."""
-        super().__init__(replace(backend, answer_timeout_ms=600_000))
+        super().__init__(replace(backend, answer_timeout_ms=600_000), options)
 
     def start_under(self, mode: str, point: Point | None = None) -> Tracer:
         """Starts it; with a mode that kills from the start it does not get ready."""

@@ -54,6 +54,7 @@
     X(CAPACITY, "capacity_exhausted")                                                              \
     X(BUSY, "busy")                                                                                \
     X(SHUTTING_DOWN, "shutting_down")                                                              \
+    X(CORDONED, "cordoned")                                                                        \
     X(CANCELLED, "cancelled")                                                                      \
     X(HYPERVISOR_MISSING, "no_hypervisor")                                                         \
     X(HYPERVISOR, "hypervisor_failed")                                                             \

@@ -98,6 +98,11 @@ static int recover(struct front *front, struct error *err)
         return error_wrap(err, "recovery");
     log_info("recovered: %u adopted, %u undone, %u lost", recovered.adopted, recovered.undone,
              recovered.lost);
+    struct store_cordon cordon;
+    if (store_cordon_get(front->store, &cordon, err) < 0)
+        return -1;
+    if (cordon.set)
+        log_warn("%s cordoned this host: no new VMs until DELETE /admin/cordon", cordon.owner);
     return 0;
 }
 

@@ -75,6 +75,11 @@ int store_change(struct store *store, store_change_body *body, void *context, st
 int store_audit_put(sqlite3 *db, const char *instance, enum store_audit_kind kind,
                     const char *detail, struct error *err);
 
+/* ---- cordon.c ---- */
+
+/* Inside a change or a read. */
+int store_cordon_read(sqlite3 *db, struct store_cordon *ret, struct error *err);
+
 /* ---- row.c: struct store_vm to and from a row ---- */
 
 /* The members that have a column of the same name, in the order of SELECT and INSERT. */

@@ -73,5 +73,14 @@ static const char version_2[] = "CREATE TABLE audit ("
                                 "CREATE TABLE audit_size (entries INTEGER NOT NULL) STRICT;"
                                 "INSERT INTO audit_size VALUES (0);";
 
-const char *const store_migrations[] = {version_1, version_2};
+/* One row while the host is cordoned. drain_boot_ms: 0 without a drain. */
+static const char version_3[] = "CREATE TABLE cordon ("
+                                "  one INTEGER PRIMARY KEY CHECK (one = 1),"
+                                "  owner TEXT NOT NULL,"
+                                "  since_wall_ms INTEGER NOT NULL,"
+                                "  drain_wall_ms INTEGER NOT NULL,"
+                                "  drain_boot_ms INTEGER NOT NULL"
+                                ") STRICT;";
+
+const char *const store_migrations[] = {version_1, version_2, version_3};
 const int store_version = (int)COUNT_OF(store_migrations);

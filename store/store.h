@@ -69,7 +69,7 @@ struct store;
 int store_open(const char *dir, struct store **ret, struct error *err);
 void store_close(struct store *store);
 
-/* The intent row, state creating, before the first side effect. ERR_ID_TAKEN. */
+/* The intent row, state creating, before the first side effect. ERR_ID_TAKEN, ERR_CORDONED. */
 int store_vm_insert(struct store *store, const struct store_vm *vm, struct error *err);
 /* The one commit at the end of a spawn: creating → running with steps, guest, expires. Fails with
  * ERR_CANCELLED if the row is no longer `creating` (a DELETE came). */
@@ -110,6 +110,25 @@ struct store_totals {
     uint64_t memory_mib, vcpus;
 };
 int store_totals(struct store *store, struct store_totals *ret, struct error *err);
+
+/* ---- cordon: no new VMs ---------------------------------------------------------------------- */
+
+struct store_cordon {
+    bool set;
+    char owner[STORE_OWNER_MAX + 1]; /* who set it */
+    int64_t since_wall_ms;
+    /* When VMs that are still there are ended; both 0: never. The first is for people to read. */
+    int64_t drain_wall_ms, drain_boot_ms;
+};
+int store_cordon_get(struct store *store, struct store_cordon *ret, struct error *err);
+/* From its return on store_vm_insert() fails with ERR_CORDONED. One that is set already keeps its
+ * owner and time. drain_ms < 0 leaves the drain as it is, else it ends in so many ms from now. */
+int store_cordon_set(struct store *store, const char *owner, int64_t drain_ms,
+                     struct store_cordon *ret, struct error *err);
+/* With its drain. None set: success. */
+int store_cordon_lift(struct store *store, struct error *err);
+/* ERR_CORDONED, with who set it; returns -1. */
+int store_cordon_refuse(const struct store_cordon *cordon, struct error *err);
 
 /* ---- audit: what happened to a VM that matters for its isolation ---------------------------- */
 

@@ -120,6 +120,7 @@ struct vmm {
     uint64_t last_serial;
     struct priv_host host;
     bool draining, stopping;
+    int64_t evict_boot_ms; /* when a drain ends what is left; 0: no drain */
 
     int watch; /* epoll of the monitor: pidfds and consoles */
     int wake;  /* eventfd that ends the monitor */

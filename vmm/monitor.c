@@ -62,14 +62,21 @@ struct ended {
     struct vmm_verdict verdict;
 };
 
-/* Should it end now? Half undone, its time up, or its VMM gone. */
-static bool due(const struct vmm_machine *machine, int64_t now_ms, int64_t boot_ms)
+static bool evicted(const struct vmm *vmm, int64_t boot_ms)
+{
+    return vmm->evict_boot_ms != 0 && boot_ms >= vmm->evict_boot_ms;
+}
+
+/* Should it end now? Half undone, its time or a drain's up, or its VMM gone. */
+static bool due(const struct vmm *vmm, const struct vmm_machine *machine, int64_t now_ms,
+                int64_t boot_ms)
 {
     if (machine->phase != VMM_UP)
         return false;
     if (machine->doomed)
         return now_ms >= machine->retry_ms;
-    return boot_ms >= machine->expires_boot_ms || vmm_machine_exited(machine);
+    return boot_ms >= machine->expires_boot_ms || evicted(vmm, boot_ms) ||
+           vmm_machine_exited(machine);
 }
 
 /* The next VM to end: those that failed before come last, so that one which cannot be ended keeps
@@ -79,14 +86,17 @@ static bool next_ended(struct vmm *vmm, struct ended *ret)
     int64_t now = clock_mono_ms(), boot = clock_boot_ms();
     const struct vmm_machine *first = NULL;
     for (const struct vmm_machine *m = vmm->machines; m != NULL; m = m->next)
-        if ((first == NULL || m->retry_ms < first->retry_ms) && due(m, now, boot))
+        if ((first == NULL || m->retry_ms < first->retry_ms) && due(vmm, m, now, boot))
             first = m;
     if (first == NULL)
         return false;
     memcpy(ret->instance, first->instance, sizeof(ret->instance));
-    ret->verdict = boot >= first->expires_boot_ms
-                       ? vmm_verdict(STORE_EXITED, "ttl", "its ttl_s was over")
-                       : vmm_verdict(STORE_EXITED, "", "");
+    if (boot >= first->expires_boot_ms)
+        ret->verdict = vmm_verdict(STORE_EXITED, "ttl", "its ttl_s was over");
+    else if (!vmm_machine_exited(first))
+        ret->verdict = vmm_verdict(STORE_EXITED, "drained", "an administrator drained the host");
+    else
+        ret->verdict = vmm_verdict(STORE_EXITED, "", "");
     return true;
 }
 
@@ -95,6 +105,17 @@ static void end_one(struct vmm *vmm, const struct ended *ended)
 {
     struct error err = {0};
     (void)vmm_end(vmm, ended->instance, &ended->verdict, &err);
+}
+
+static void refresh_drain(struct vmm *vmm)
+{
+    struct store_cordon cordon;
+    struct error err = {0};
+    if (store_cordon_get(vmm->config.store, &cordon, &err) < 0)
+        return; /* asked again in a second */
+    pthread_mutex_lock(&vmm->lock);
+    vmm->evict_boot_ms = cordon.drain_boot_ms;
+    pthread_mutex_unlock(&vmm->lock);
 }
 
 static void refresh_host(struct vmm *vmm)
@@ -130,6 +151,7 @@ static void *reaper_main(void *context)
                 end_one(vmm, &ended);
             if (refresh) {
                 refresh_host(vmm);
+                refresh_drain(vmm);
                 refresh_at = clock_mono_ms() + 1000;
             }
             pthread_mutex_lock(&vmm->lock);

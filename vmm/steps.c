@@ -10,7 +10,12 @@ static int check_capacity(struct vmm_spawning *spawn, struct error *err)
     struct vmm *vmm = spawn->vmm;
     struct store_totals totals;
     struct priv_host host;
+    struct store_cordon cordon;
     vmm_host(vmm, &host);
+    if (store_cordon_get(vmm->config.store, &cordon, err) < 0)
+        return -1;
+    if (cordon.set) /* the insert asks again; here nothing has been done yet */
+        return store_cordon_refuse(&cordon, err);
     if (store_totals(vmm->config.store, &totals, err) < 0)
         return -1;
     if (totals.memory_mib + spawn->spec->memory_mib > host.total_memory_mib)

@@ -112,8 +112,8 @@ Test(store_open, R02_a_first_start_that_was_cut_off_is_taken_up)
     store_close(f.store);
     f.store = NULL;
     /* As an interrupted first start leaves it: WAL is on, nothing was committed. */
-    sql("DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size; PRAGMA "
-        "user_version = 0;"
+    sql("DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size; "
+        "DROP TABLE cordon; PRAGMA user_version = 0;"
         "PRAGMA application_id = 0; VACUUM");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_add(f.store, "a", "vm");
@@ -125,7 +125,7 @@ Test(store_open, a_newer_schema_is_refused_untouched)
     store_close(f.store);
     f.store = NULL;
     refused_untouched(ERR_STORE_NEWER, "1000");
-    sql("PRAGMA user_version = 2");
+    sql("PRAGMA user_version = 3");
     cr_assert_eq(reopen(NULL), ERR_NONE, "the right version takes it");
 }
 
@@ -135,7 +135,7 @@ Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
     struct store_vm vm = fixture_add(f.store, "a", "vm");
     store_close(f.store);
     f.store = NULL;
-    sql("DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
+    sql("DROP TABLE audit; DROP TABLE audit_size; DROP TABLE cordon; PRAGMA user_version = 1");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_end(f.store, vm.instance);
     uint64_t entries = 0;

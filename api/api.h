@@ -44,7 +44,6 @@ struct api {
     struct vmm *vmm;
     struct store *store;
     int state_dir;
-    const char *default_image;
     atomic_bool ready; /* set after recovery, cleared when draining: GET /readyz */
     int (*metrics)(void *context, struct buf *ret, struct error *err);
     void *metrics_context;

@@ -44,10 +44,12 @@ int api_image_list(struct api *api, const struct api_request *request,
 {
     cleanup_free struct image *images = NULL;
     size_t count = 0;
+    struct vmm_defaults defaults;
     if (api_query_none(request->query, err) < 0 ||
         image_list(api->state_dir, &images, &count, err) < 0)
         return -1;
-    return api_respond_json(response, 200, images_json(images, count, api->default_image), err);
+    vmm_defaults(api->vmm, &defaults);
+    return api_respond_json(response, 200, images_json(images, count, defaults.image), err);
 }
 
 /* ---- capabilities ---- */

@@ -43,7 +43,7 @@ static int take_boot_timeout(struct server_config *config, const char *name, con
                              struct error *err)
 {
     uint64_t ms = 0;
-    if (kv_number(name, value, 100, 600000, &ms, err) < 0)
+    if (kv_number(name, value, SERVER_BOOT_MIN_MS, SERVER_BOOT_MAX_MS, &ms, err) < 0)
         return -1;
     config->boot_timeout_ms = (int)ms;
     return 0;

@@ -119,6 +119,7 @@ struct vmm {
     struct vmm_machine *machines;
     uint64_t last_serial;
     struct priv_host host;
+    struct vmm_defaults defaults;
     bool draining, stopping;
     int64_t evict_boot_ms; /* when a drain ends what is left; 0: no drain */
 

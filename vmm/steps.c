@@ -171,7 +171,9 @@ static void stop_listening(struct vmm_machine *machine)
 
 static int hello(struct vmm_spawning *spawn, struct error *err)
 {
-    int64_t deadline = clock_mono_ms() + spawn->vmm->config.boot_timeout_ms;
+    struct vmm_defaults defaults;
+    vmm_defaults(spawn->vmm, &defaults);
+    int64_t deadline = clock_mono_ms() + defaults.boot_timeout_ms;
     if (spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0) {
         stop_listening(spawn->machine);
         return 0;
@@ -179,7 +181,7 @@ static int hello(struct vmm_spawning *spawn, struct error *err)
     if (err->code == ERR_GUEST_TIMEOUT) {
         *err = (struct error){0};
         error_set(err, ERR_BOOT_TIMEOUT, 0, "the guest's agent did not say hello within %d ms",
-                  spawn->vmm->config.boot_timeout_ms);
+                  defaults.boot_timeout_ms);
     }
     return -1;
 }

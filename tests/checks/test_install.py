@@ -66,6 +66,7 @@ def test_R39_the_unit_keeps_what_adoption_needs(installed: Path) -> None:
     """docs/handover.md: a stop ends no VM and deletes no record."""
     unit = next(installed.rglob("motted.service")).read_text(encoding="utf-8")
     settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
+    assert settings["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert settings["KillMode"] == "process"
     assert settings["RuntimeDirectoryPreserve"] == "yes"
     assert (settings["Type"], settings["NotifyAccess"]) == ("notify", "all")

@@ -10,21 +10,25 @@
 
 static void print_help(void)
 {
-    printf("motted " MOTTE_VERSION " - one microVM per agent\n\n"
-           "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
-           "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
-           "                                              rules, cgroups and records\n"
-           "  motted doctor                               what this host lacks, and what to do\n"
-           "  motted image|kernel add|list|remove …       what VMs boot from\n"
-           "  motted leftovers                            what VMs that are gone left behind\n"
-           "  motted token NAME                           a line for --token-file\n\n"
-           "The same options stand in FILE as `option = value`, FILE being root's:\n");
+    printf(
+        "motted " MOTTE_VERSION " - one microVM per agent\n\n"
+        "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
+        "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
+        "                                              rules, cgroups and records\n"
+        "  motted doctor                               what this host lacks, and what to do\n"
+        "  motted image|kernel add|list|remove …       what VMs boot from\n"
+        "  motted leftovers                            what VMs that are gone left behind\n"
+        "  motted backup FILE                          a copy of the inventory, while it is used\n"
+        "  motted restore FILE                         such a copy in its place, while it is not\n"
+        "  motted token NAME                           a line for --token-file\n\n"
+        "The same options stand in FILE as `option = value`, FILE being root's:\n");
     motted_options_print(stdout);
 }
 
 static bool is_admin_word(const char *word)
 {
-    static const char *const words[] = {"doctor", "image", "kernel", "leftovers", "token"};
+    static const char *const words[] = {"doctor", "image",   "kernel", "leftovers",
+                                        "backup", "restore", "token"};
     for (size_t i = 0; i < COUNT_OF(words); i++)
         if (strcmp(word, words[i]) == 0)
             return true;

@@ -35,10 +35,11 @@ int store_fail(sqlite3 *db, int rc, const char *what, struct error *err)
     if (primary == SQLITE_NOMEM)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory while %s", what);
     if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
-        return error_set(err, ERR_STORE, 0,
-                         "the inventory is damaged (%s, %s): stop motted, restore a copy of "
-                         "motte.db, or move it with its -wal and -shm aside to begin anew",
-                         what, sqlite3_errstr(rc));
+        return error_set(
+            err, ERR_STORE, 0,
+            "the inventory is damaged (%s, %s): stop motted, restore a copy "
+            "(`motted restore FILE`), or move it with its -wal and -shm aside to begin anew",
+            what, sqlite3_errstr(rc));
     return error_set(err, ERR_STORE, 0, "the inventory failed while %s: %s", what,
                      db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
 }

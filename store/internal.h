@@ -62,6 +62,13 @@ int store_check(sqlite3 *db, struct error *err);
 /* Brings a checked file to store_version in one transaction. */
 int store_migrate(sqlite3 *db, struct error *err);
 
+/* ---- backup.c ---- */
+
+/* A checked copy at `path`, which must not be there; one file without a log. On error nothing. */
+int store_copy(sqlite3 *from, const char *path, struct error *err);
+/* Where `db`, the file at `path`, has an older schema: a copy beside it, "motte.db.v2". */
+int store_copy_before_migration(sqlite3 *db, const char *path, struct error *err);
+
 /* ---- change.c ---- */
 
 /* What a change does inside its transaction. */

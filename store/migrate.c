@@ -12,10 +12,11 @@ static int check_whole(sqlite3 *db, struct error *err)
     const char *text = row == 1 ? (const char *)sqlite3_column_text(statement, 0) : NULL;
     if (text != NULL && strcmp(text, "ok") == 0)
         return 0;
-    return error_set(err, ERR_STORE, 0,
-                     "the inventory is damaged (%.60s): stop motted, restore a copy of motte.db, "
-                     "or move it with its -wal and -shm aside to begin anew",
-                     text == NULL ? "quick_check says nothing" : text);
+    return error_set(
+        err, ERR_STORE, 0,
+        "the inventory is damaged (%.60s): stop motted, restore a copy "
+        "(`motted restore FILE`), or move it with its -wal and -shm aside to begin anew",
+        text == NULL ? "quick_check says nothing" : text);
 }
 
 int store_check(sqlite3 *db, struct error *err)

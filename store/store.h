@@ -65,9 +65,24 @@ struct store_vm {
 struct store;
 
 /* Opens or makes DIR/motte.db (0600) beneath an absolute directory. quick_check first: a corrupt
- * file is an error that says how to go on, and nothing is touched. */
+ * file is an error that says how to go on, and nothing is touched. An older schema is migrated, after
+ * a copy was made: DIR/motte.db.v2 is what schema 2 was. */
 int store_open(const char *dir, struct store **ret, struct error *err);
 void store_close(struct store *store);
+
+/* ---- copies: by another program than the service, as the owner of the directory -------------- */
+
+enum { STORE_ASIDE_SIZE = 48 };
+/* Copies DIR/motte.db to DIR/NAME (a leftover there is replaced), also while it is in use: as it was
+ * at one moment, checked, in one file. On error there is no copy. */
+int store_backup(const char *dir, const char *name, struct error *err);
+/* Puts the copy DIR/NAME in the place of DIR/motte.db, which nobody may have open. Checks it first:
+ * damaged, newer, another program's are refused and nothing has changed. `aside`: the name under
+ * which what was there is kept; "" if there was nothing. */
+int store_restore(const char *dir, const char *name, char aside[static STORE_ASIDE_SIZE],
+                  struct error *err);
+
+/* ---- VMs ------------------------------------------------------------------------------------- */
 
 /* The intent row, state creating, before the first side effect. ERR_ID_TAKEN, ERR_CORDONED. */
 int store_vm_insert(struct store *store, const struct store_vm *vm, struct error *err);

@@ -5,11 +5,12 @@
 # boots an unmodified Linux. Debian with systemd, cgroup v2, xtables as modules; Motte is installed
 # as `cmake --install` does it. Some 20 times slower than a real host: for truth, not for timing.
 # Two machines of one processor each, side by side, with the suites of inside.sh: QEMU's SVM has been
-# seen to corrupt the host's memory when two processors emulate it at once.
+# seen to corrupt the host's memory when two processors emulate it at once. The suites `package` and
+# `rebooted` are two lives of one host, with a disk that outlives the first.
 # DIR is what build.sh made; JUnit files land in RESULTS, all that a host said in DIR/console-*.log.
 set -euo pipefail
 
-readonly boot_seconds=180 run_seconds=840 suites=(host guests)
+readonly boot_seconds=180 run_seconds=840 suites=(host guests package rebooted)
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 die() {
@@ -35,6 +36,8 @@ make_tree() {
     rm -rf "$stage"
     DESTDIR=$stage cmake --install "$build/release" >/dev/null
     install -t "$stage/usr/local/bin" "$firecracker" "$jailer"
+    "$top/deploy/make-deb.sh" -b "$build/release" "$stage/usr/local/share/motte-packages" >/dev/null
+    "$top/deploy/make-deb.sh" -b "$build/release" -v 99 "$stage/usr/local/share/motte-packages" >/dev/null
     install -d "$stage/$units"
     sed "s,@TOP@,$top,g" "$here/tests.service" >"$stage/$units/motte-tests.service"
     tar -C "$stage" -c etc usr -C / "${top#/}"/{tests,openapi.yaml,build/dev/bin,build/venv} \
@@ -46,7 +49,14 @@ make_tree() {
 # machine SUITE: until it powers off. Without the TSC's true rate a third of all boots hang in the
 # calibration that a kernel does against an emulated timer.
 machine() {
-    local suite=$1
+    local suite=$1 state=()
+    case $suite in
+    package)
+        truncate -s 0 "$dir/state" && truncate -s 1G "$dir/state"
+        mkfs.ext4 -q -F "$dir/state"
+        ;;&
+    package | rebooted) state=(-drive "if=virtio,format=raw,file=$dir/state") ;;
+    esac
     truncate -s 0 "$dir/results-$suite.tar" && truncate -s 64M "$dir/results-$suite.tar"
     exec timeout -k 5 $((boot_seconds + run_seconds)) qemu-system-x86_64 -M q35 -cpu max \
         -accel tcg,tb-size=512 -smp 1 -m 6G -nodefaults -no-reboot \
@@ -56,7 +66,8 @@ machine() {
         -drive "if=virtio,format=raw,readonly=on,file=$dir/tree.sqfs" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/modules.sqfs" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/host.sqfs" \
-        -drive "if=virtio,format=raw,file=$dir/results-$suite.tar" </dev/null
+        -drive "if=virtio,format=raw,file=$dir/results-$suite.tar" \
+        "${state[@]}" </dev/null
 }
 
 # wait_for CONSOLE PID LINE SECONDS: until the console shows the line; false when the machine ends
@@ -107,11 +118,14 @@ run_twice() {
 
 make_tree
 tsc_khz=$("$build/dev/tests/nested/tsc_khz")
-pids=()
-for suite in "${suites[@]}"; do
-    run_twice "$suite" &
-    pids+=($!)
-done
+run_twice host &
+pids=($!)
+(
+    run_twice guests
+    guests=$?
+    run_twice package && run_twice rebooted && exit $guests
+) &
+pids+=($!)
 failed=0
 for pid in "${pids[@]}"; do
     wait "$pid" || failed=1

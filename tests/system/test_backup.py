@@ -16,6 +16,7 @@ import pytest
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import FRONT_USER, Daemon
+from harness.waiting import wait_until
 
 
 def motted(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
@@ -40,6 +41,7 @@ def inventory(daemon: Daemon) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
+@pytest.mark.testguest
 def test_R02_backups_under_load_are_whole_and_hold_nobody_up(
     daemon: Daemon, connect: Callable[..., Client], backend: Backend, tmp_path: Path
 ) -> None:
@@ -63,8 +65,7 @@ def test_R02_backups_under_load_are_whole_and_hold_nobody_up(
     for thread in threads:
         thread.start()
     copies = [tmp_path / f"copy{number}" for number in range(6)]
-    while min(turns) == 0 and not failures:
-        pass
+    wait_until(lambda: min(turns) > 0 or failures != [], 60, "no load")
     for copy in copies:
         done = motted(daemon, "backup", str(copy))
         assert done.returncode == 0, done.stderr

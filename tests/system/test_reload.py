@@ -15,6 +15,8 @@ from harness.daemon import Daemon
 from harness.waiting import wait_until
 from test_tcp import ALICE, BOB, TOKENS, bearer, free_port, write_tokens
 
+pytestmark = pytest.mark.testguest  # not about guests: QEMU would only be slower
+
 CAROL = "carol-3333344444-qrstuvwxyz"
 RELOADED, REFUSED = "motted info: reloaded: ", "reload refused, all stays as it was: "
 

@@ -170,6 +170,8 @@ int admin_kernel_list(const struct admin *admin, struct error *err);
 int admin_kernel_remove(const struct admin *admin, struct error *err);
 int admin_doctor(const struct admin *admin, struct error *err);
 int admin_leftovers(const struct admin *admin, struct error *err);
+int admin_backup(const struct admin *admin, struct error *err);
+int admin_restore(const struct admin *admin, struct error *err);
 int admin_token(const struct admin *admin, struct error *err);
 
 #endif

@@ -30,6 +30,11 @@ static const struct command commands[] = {
      "[--json]",
      "what VMs that are gone left behind; exit 1 if anything",
      admin_leftovers},
+    {{"backup", NULL}, "FILE", "a copy of the inventory, also while motted runs", admin_backup},
+    {{"restore", NULL},
+     "FILE",
+     "such a copy in the place of the inventory, while motted is stopped",
+     admin_restore},
     {{"token", NULL}, "NAME", "a new line for motted's --token-file", admin_token},
 };
 

@@ -20,9 +20,11 @@ enum {
     API_REQUEST_ID_SIZE = 17, /* 16 hex digits and NUL */
     API_BODY_CREATE_MAX = 16 * 1024,
     API_BODY_EXEC_MAX = 1024 * 1024,
+    API_BODY_DRAIN_MAX = 1024,
     API_OUTPUT_MAX = 1024 * 1024, /* of an exec, per stream */
     API_EXEC_TIMEOUT_DEFAULT_MS = 30000,
     API_EXEC_TIMEOUT_MAX_MS = 3600000,
+    API_DRAIN_MAX_S = 30 * 86400, /* no VM lives longer */
     API_PAGE_DEFAULT = 100,
 };
 
@@ -42,7 +44,6 @@ struct api {
     struct vmm *vmm;
     struct store *store;
     int state_dir;
-    const char *default_image;
     atomic_bool ready; /* set after recovery, cleared when draining: GET /readyz */
     int (*metrics)(void *context, struct buf *ret, struct error *err);
     void *metrics_context;
@@ -114,6 +115,7 @@ enum api_pool {
 enum api_role {
     API_ROLE_ANYBODY, /* no identity needed */
     API_ROLE_CALLER,  /* some identity */
+    API_ROLE_ADMIN,   /* an administrator's; others get ERR_FORBIDDEN */
 };
 
 /* Fills the response and returns 0, or leaves it untouched and returns -1 with err, which becomes a

@@ -44,10 +44,12 @@ int api_image_list(struct api *api, const struct api_request *request,
 {
     cleanup_free struct image *images = NULL;
     size_t count = 0;
+    struct vmm_defaults defaults;
     if (api_query_none(request->query, err) < 0 ||
         image_list(api->state_dir, &images, &count, err) < 0)
         return -1;
-    return api_respond_json(response, 200, images_json(images, count, api->default_image), err);
+    vmm_defaults(api->vmm, &defaults);
+    return api_respond_json(response, 200, images_json(images, count, defaults.image), err);
 }
 
 /* ---- capabilities ---- */
@@ -105,7 +107,7 @@ static cJSON *limits_json(const struct priv_host *host)
     return json;
 }
 
-static cJSON *capabilities_json(const struct priv_host *host)
+static cJSON *capabilities_json(const struct priv_host *host, bool cordoned)
 {
     const uint32_t all = PRIV_GUARD_FIREWALL | PRIV_GUARD_CGROUP | PRIV_GUARD_SECCOMP;
     bool qemu = host->hypervisor == PRIV_QEMU;
@@ -120,6 +122,7 @@ static cJSON *capabilities_json(const struct priv_host *host)
         json_add(json, "without", api_guards_json(host->without)) < 0 ||
         json_add_number(json, "cgroup_version", host->cgroup_version) < 0 ||
         json_add(json, "firewall", firewall_json(host)) < 0 ||
+        json_add_bool(json, "cordoned", cordoned) < 0 ||
         json_add(json, "limits", limits_json(host)) < 0) {
         cJSON_Delete(json);
         return NULL;
@@ -131,10 +134,11 @@ int api_capabilities(struct api *api, const struct api_request *request,
                      struct api_response *response, struct error *err)
 {
     struct priv_host host;
-    if (api_query_none(request->query, err) < 0)
+    struct store_cordon cordon;
+    if (api_query_none(request->query, err) < 0 || store_cordon_get(api->store, &cordon, err) < 0)
         return -1;
     vmm_host(api->vmm, &host);
-    return api_respond_json(response, 200, capabilities_json(&host), err);
+    return api_respond_json(response, 200, capabilities_json(&host, cordon.set), err);
 }
 
 /* ---- health ---- */
@@ -160,17 +164,22 @@ int api_health(struct api *api, const struct api_request *request, struct api_re
     return api_respond_json(response, 200, status_json("ok"), err);
 }
 
-/* A spawn would be tried: recovery is over, nobody asked us to stop, the inventory answers. */
+/* A spawn would be tried: recovery is over, nobody asked us to stop, the inventory answers, the host
+ * is not cordoned. */
 int api_ready(struct api *api, const struct api_request *request, struct api_response *response,
               struct error *err)
 {
     struct store_totals totals;
+    struct store_cordon cordon;
     if (api_query_none(request->query, err) < 0)
         return -1;
     if (!atomic_load(&api->ready))
         return error_set(err, ERR_SHUTTING_DOWN, 0, "the service is starting or stopping");
-    if (store_totals(api->store, &totals, err) < 0)
+    if (store_totals(api->store, &totals, err) < 0 ||
+        store_cordon_get(api->store, &cordon, err) < 0)
         return -1;
+    if (cordon.set)
+        return error_set(err, ERR_CORDONED, 0, "the host is cordoned: it takes no new VMs");
     return api_respond_json(response, 200, status_json("ready"), err);
 }
 

@@ -16,6 +16,8 @@ api_handler api_exec_create;
 api_handler api_isolation_get;
 /* audit.c */
 api_handler api_audit_get;
+/* admin.c */
+api_handler api_cordon_get, api_cordon_set, api_cordon_lift, api_drain;
 /* host.c */
 api_handler api_image_list, api_capabilities, api_health, api_ready, api_metrics, api_openapi;
 

@@ -1,10 +1,11 @@
 /* Every route there is. openapi.yaml describes the same list; a test holds them together. */
 #include "api/internal.h"
 
-enum { CREATE = API_BODY_CREATE_MAX, EXEC = API_BODY_EXEC_MAX };
+enum { CREATE = API_BODY_CREATE_MAX, EXEC = API_BODY_EXEC_MAX, DRAIN = API_BODY_DRAIN_MAX };
 
 #define ANYBODY API_ROLE_ANYBODY
 #define CALLER API_ROLE_CALLER
+#define ADMIN API_ROLE_ADMIN
 
 /* clang-format off */
 static const struct api_route routes[] = {
@@ -19,6 +20,10 @@ static const struct api_route routes[] = {
     {"GET",    "/vms/{id}/audit",      api_audit_get,     0,      API_POOL_FAST, CALLER,  false},
     {"GET",    "/images",              api_image_list,    0,      API_POOL_FAST, CALLER,  false},
     {"GET",    "/capabilities",        api_capabilities,  0,      API_POOL_FAST, CALLER,  false},
+    {"GET",    "/admin/cordon",        api_cordon_get,    0,      API_POOL_FAST, ADMIN,   false},
+    {"POST",   "/admin/cordon",        api_cordon_set,    0,      API_POOL_FAST, ADMIN,   false},
+    {"DELETE", "/admin/cordon",        api_cordon_lift,   0,      API_POOL_FAST, ADMIN,   false},
+    {"POST",   "/admin/drain",         api_drain,         DRAIN,  API_POOL_FAST, ADMIN,   false},
     {"GET",    "/openapi.yaml",        api_openapi,       0,      API_POOL_FAST, CALLER,  false},
     {"GET",    "/metrics",             api_metrics,       0,      API_POOL_FAST, CALLER,  true},
     {"GET",    "/healthz",             api_health,        0,      API_POOL_NONE, ANYBODY, true},

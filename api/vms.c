@@ -61,11 +61,13 @@ int api_vm_create(struct api *api, const struct api_request *request, struct api
     cleanup_json cJSON *body = NULL;
     struct vmm_spec *spec = NULL;
     struct priv_host host;
+    struct vmm_defaults defaults;
     if (api_query_none(request->query, err) < 0 ||
         json_parse(request->body, request->body_len, &body, err) < 0)
         return -1;
     vmm_host(api->vmm, &host);
-    if (vmm_spec_new(body, &host, api->state_dir, api->default_image, &spec, err) < 0)
+    vmm_defaults(api->vmm, &defaults);
+    if (vmm_spec_new(body, &host, api->state_dir, defaults.image, &spec, err) < 0)
         return -1;
     return request->respond_async ? create_later(api, request, spec, response, err)
                                   : create_now(api, request, spec, response, err);

@@ -3,7 +3,7 @@
  * buffers, clocks, digests, identifiers, files opened beneath a directory, `key = value` files.
  *
  * Everything here is safe to call from any thread on objects that are not shared; nothing here logs
- * (but log_*), exits, or keeps global state (but the log's level and format, set once by main).
+ * (but log_*), exits, or keeps global state (but the log's level and format, set by main).
  */
 #ifndef MOTTE_BASE_H
 #define MOTTE_BASE_H
@@ -55,6 +55,7 @@
     X(CAPACITY, "capacity_exhausted")                                                              \
     X(BUSY, "busy")                                                                                \
     X(SHUTTING_DOWN, "shutting_down")                                                              \
+    X(CORDONED, "cordoned")                                                                        \
     X(CANCELLED, "cancelled")                                                                      \
     X(HYPERVISOR_MISSING, "no_hypervisor")                                                         \
     X(HYPERVISOR, "hypervisor_failed")                                                             \
@@ -147,6 +148,7 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 /* Once, by main, before threads. `program` must outlive everything. */
 void log_open(const char *program, enum log_level level);
+void log_set_level(enum log_level level); /* at any time */
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warn(...) log_write(LOG_LEVEL_WARN, __VA_ARGS__)

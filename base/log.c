@@ -5,16 +5,22 @@
 #include <errno.h>
 #include <stdarg.h>
 
-/* Set once by main before threads start: the one piece of process-wide state (docs/decisions). */
+/* Set by main before threads start; the level again by a reload: the one piece of process-wide state
+ * (docs/decisions). */
 static struct {
     const char *program;
-    enum log_level level;
+    _Atomic enum log_level level;
     /* NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables) */
 } log_state = {"motte", LOG_LEVEL_INFO};
 
 void log_open(const char *program, enum log_level level)
 {
     log_state.program = program;
+    log_state.level = level;
+}
+
+void log_set_level(enum log_level level)
+{
     log_state.level = level;
 }
 

@@ -88,7 +88,7 @@ static int become(const struct motted_front *front)
     return setuid(0) == 0 ? -1 : 0; /* verified: there is no way back */
 }
 
-__attribute__((noreturn)) static void run(const struct motted_front *front, int channel,
+__attribute__((noreturn)) static void run(const struct motted_front *front, int channel, int reload,
                                           char *const *argv)
 {
     sigset_t none;
@@ -96,7 +96,7 @@ __attribute__((noreturn)) static void run(const struct motted_front *front, int 
     int failed = inherit(front->metrics) | inherit(front->tokens);
     for (size_t i = 0; i < front->listener_count; i++)
         failed |= inherit(front->listeners[i]);
-    failed |= dup2(channel, PRIV_ROOT_CHANNEL_FD) < 0;
+    failed |= dup2(channel, PRIV_ROOT_CHANNEL_FD) < 0 || dup2(reload, PRIV_RELOAD_FD) < 0;
     if (failed || become(front) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         log_error("preparing the front: %s", strerror(errno));
         _exit(126);
@@ -109,7 +109,7 @@ __attribute__((noreturn)) static void run(const struct motted_front *front, int 
 }
 
 int motted_front_start(const struct motted_config *config, struct motted_front *front, int channel,
-                       struct error *err)
+                       int reload, struct error *err)
 {
     struct arguments arguments = {0};
     fill(config, front, &arguments);
@@ -117,7 +117,7 @@ int motted_front_start(const struct motted_config *config, struct motted_front *
     if (front->pid < 0)
         return error_set(err, ERR_SYSTEM, errno, "starting the front");
     if (front->pid == 0)
-        run(front, channel, arguments.argv);
+        run(front, channel, reload, arguments.argv);
     close_handed(front); /* they are the front's alone now */
     front->pidfd = (int)syscall(SYS_pidfd_open, front->pid, 0);
     return front->pidfd >= 0 ? 0 : error_set(err, ERR_SYSTEM, errno, "watching the front");
@@ -129,10 +129,18 @@ static void *watch(void *context)
     struct motted_front *front = context;
     struct signalfd_siginfo info;
     struct pollfd fds[] = {{.fd = front->pidfd, .events = POLLIN},
-                           {.fd = front->signals, .events = POLLIN}};
+                           {.fd = front->signals, .events = POLLIN},
+                           {.fd = front->reloads->channel, .events = POLLIN}};
     while (poll(fds, COUNT_OF(fds), -1) < 0 || fds[0].revents == 0) {
+        if (fds[2].revents != 0)
+            motted_reload_answered(front->reloads);
+        fds[2].fd = front->reloads->channel;
         if (read(front->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
             continue;
+        if (info.ssi_signo == SIGHUP) {
+            motted_reload(front->reloads);
+            continue;
+        }
         front->asked = true;
         syscall(SYS_pidfd_send_signal, front->pidfd, SIGTERM, NULL, 0);
     }
@@ -140,12 +148,15 @@ static void *watch(void *context)
     return NULL;
 }
 
-int motted_front_watch(struct motted_front *front, int channel, struct error *err)
+int motted_front_watch(struct motted_front *front, int channel, struct motted_reloads *reloads,
+                       struct error *err)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    front->reloads = reloads;
     front->channel = channel;
     front->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (front->signals < 0)

@@ -43,7 +43,31 @@ int motted_config_read(struct motted_config *config, int argc, char *const *argv
 int motted_option(struct motted_config *config, const char *key, const char *value,
                   struct error *err);
 bool motted_option_wants_value(const char *key);
+/* The first option that differs and cannot change while motted runs; NULL: none. */
+const char *motted_options_fixed(const struct motted_config *running,
+                                 const struct motted_config *next);
+/* Takes over all that can; `out`: the keys that differed. */
+void motted_options_take(struct motted_config *running, const struct motted_config *next, char *out,
+                         size_t size);
 void motted_options_print(FILE *out);
+
+/* reload.c: what a reload needs. Once watched, of the watching thread alone. */
+struct motted_reloads {
+    int argc;
+    char *const *argv;
+    struct motted_config *config; /* what runs now */
+    struct priv_server *server;
+    int channel; /* borrowed: our end of the one for reloads; -1 once it has ended */
+    struct motted_config next;
+    struct priv_limits limits;
+    bool waiting; /* for the front's answer about `next` */
+    bool again;   /* SIGHUP came meanwhile */
+};
+/* SIGHUP. Refuses in the log, or asks the front. */
+void motted_reload(struct motted_reloads *reloads);
+/* Its channel can be read: takes over what the front took, or says in the log what it did not. */
+void motted_reload_answered(struct motted_reloads *reloads);
+int motted_limits(const struct motted_config *config, struct priv_limits *ret, struct error *err);
 
 /* What is handed to the front. */
 struct motted_front {
@@ -58,6 +82,7 @@ struct motted_front {
     pid_t pid;
     int pidfd, signals;
     int channel; /* borrowed: our end */
+    struct motted_reloads *reloads;
     pthread_t watcher;
     bool watched;
     _Atomic bool asked; /* SIGTERM or SIGINT was passed on */
@@ -79,6 +104,8 @@ void motted_load_modules(void);
 int motted_read_tokens(const char *path, struct error *err); /* a memfd or -1 */
 
 /* listen.c */
+/* TCP only with tokens. */
+int motted_listen_check(const struct motted_config *config, struct error *err);
 int motted_listen_all(const struct motted_config *config, struct motted_front *front,
                       struct error *err);
 
@@ -86,11 +113,13 @@ int motted_listen_all(const struct motted_config *config, struct motted_front *f
 int motted_confine(struct error *err);
 
 /* front.c */
+/* `channel`, `reload`: the front's ends. */
 int motted_front_start(const struct motted_config *config, struct motted_front *front, int channel,
+                       int reload, struct error *err);
+/* A thread that passes SIGTERM and SIGINT on and reloads at SIGHUP (all must be blocked already),
+ * and shuts our end of the channel down when the front has ended. */
+int motted_front_watch(struct motted_front *front, int channel, struct motted_reloads *reloads,
                        struct error *err);
-/* A thread that passes SIGTERM and SIGINT on (both must be blocked already), and shuts our end of
- * the channel down when the front has ended. */
-int motted_front_watch(struct motted_front *front, int channel, struct error *err);
 /* Waits for the front; its exit status, 128 + signal, or 1 if it ended well unasked. */
 int motted_front_wait(struct motted_front *front);
 

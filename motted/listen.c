@@ -129,15 +129,23 @@ static int listen_on(const char *where, gid_t gid, bool *ret_tcp, struct error *
                      "`%.60s` is no place to listen on: use unix:/PATH or tcp:ADDRESS:PORT", where);
 }
 
-int motted_listen_all(const struct motted_config *config, struct motted_front *front,
-                      struct error *err)
+int motted_listen_check(const struct motted_config *config, struct error *err)
 {
-    for (size_t i = 0; i < config->listen_count; i++) {
-        bool tcp = false;
+    for (size_t i = 0; i < config->listen_count; i++)
         if (strncmp(config->listen[i], "tcp:", 4) == 0 && config->token_file[0] == '\0')
             return error_set(err, ERR_CONFIG, 0,
                              "%s: over TCP callers are known by their tokens; give --token-file",
                              config->listen[i]);
+    return 0;
+}
+
+int motted_listen_all(const struct motted_config *config, struct motted_front *front,
+                      struct error *err)
+{
+    if (motted_listen_check(config, err) < 0)
+        return -1;
+    for (size_t i = 0; i < config->listen_count; i++) {
+        bool tcp = false;
         int fd = listen_on(config->listen[i], front->gid, &tcp, err);
         if (fd < 0)
             return -1;

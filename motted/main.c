@@ -10,21 +10,25 @@
 
 static void print_help(void)
 {
-    printf("motted " MOTTE_VERSION " - one microVM per agent\n\n"
-           "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
-           "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
-           "                                              rules, cgroups and records\n"
-           "  motted doctor                               what this host lacks, and what to do\n"
-           "  motted image|kernel add|list|remove …       what VMs boot from\n"
-           "  motted leftovers                            what VMs that are gone left behind\n"
-           "  motted token NAME                           a line for --token-file\n\n"
-           "The same options stand in FILE as `option = value`, FILE being root's:\n");
+    printf(
+        "motted " MOTTE_VERSION " - one microVM per agent\n\n"
+        "  motted [--config=FILE] [--OPTION=VALUE …]   run the service\n"
+        "  motted --purge [--OPTION=VALUE …]           kill every VM and remove all of Motte's\n"
+        "                                              rules, cgroups and records\n"
+        "  motted doctor                               what this host lacks, and what to do\n"
+        "  motted image|kernel add|list|remove …       what VMs boot from\n"
+        "  motted leftovers                            what VMs that are gone left behind\n"
+        "  motted backup FILE                          a copy of the inventory, while it is used\n"
+        "  motted restore FILE                         such a copy in its place, while it is not\n"
+        "  motted token NAME                           a line for --token-file\n\n"
+        "The same options stand in FILE as `option = value`, FILE being root's:\n");
     motted_options_print(stdout);
 }
 
 static bool is_admin_word(const char *word)
 {
-    static const char *const words[] = {"doctor", "image", "kernel", "leftovers", "token"};
+    static const char *const words[] = {"doctor", "image",   "kernel", "leftovers",
+                                        "backup", "restore", "token"};
     for (size_t i = 0; i < COUNT_OF(words); i++)
         if (strcmp(word, words[i]) == 0)
             return true;
@@ -63,16 +67,6 @@ static int choose_hypervisor(const struct motted_config *config, struct priv_con
     return 0;
 }
 
-static int host_memory_mib(double overcommit, uint32_t *ret, struct error *err)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    if (pages <= 0 || size <= 0)
-        return error_set(err, ERR_SYSTEM, errno, "asking for the host's memory");
-    double mib = (double)pages * (double)size / (1 << 20) * overcommit;
-    *ret = mib > (double)UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
-    return 0;
-}
-
 static void tell(enum log_level level, const char *text)
 {
     log_write(level, "%s", text);
@@ -81,6 +75,9 @@ static void tell(enum log_level level, const char *text)
 static int fill(const struct motted_config *config, const struct motted_front *front,
                 struct priv_config *ret, struct error *err)
 {
+    struct priv_limits limits;
+    if (motted_limits(config, &limits, err) < 0)
+        return -1;
     *ret = (struct priv_config){
         .run_dir = config->run_dir,
         .state_dir = config->state_dir,
@@ -92,20 +89,17 @@ static int fill(const struct motted_config *config, const struct motted_front *f
         .uid_base = (uint32_t)config->uid_base,
         .uid_count = (uint32_t)config->uid_count,
         .front_gid = front->gid,
-        .max_vms = (uint32_t)config->max_vms,
-        .max_vcpus = (uint32_t)config->max_vcpus,
-        .max_memory_mib = (uint32_t)config->max_memory_mib,
-        .max_disk_mib = (uint32_t)config->max_disk_mib,
+        .max_vms = limits.max_vms,
+        .max_vcpus = limits.max_vcpus,
+        .max_memory_mib = limits.max_memory_mib,
+        .max_disk_mib = limits.max_disk_mib,
+        .total_memory_mib = limits.total_memory_mib,
         .tell = tell,
         .max_io_mib_s = (uint32_t)config->max_io_mib_s,
         .max_iops = (uint32_t)config->max_iops,
     };
     if (config->purge) /* needs no hypervisor */
         return 0;
-    if (host_memory_mib(config->memory_overcommit, &ret->total_memory_mib, err) < 0)
-        return -1;
-    if (ret->max_memory_mib == 0 || ret->max_memory_mib > ret->total_memory_mib)
-        ret->max_memory_mib = ret->total_memory_mib;
     return choose_hypervisor(config, ret, err);
 }
 
@@ -128,31 +122,46 @@ static void block_signals(void)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* Returns the exit status when the front has ended. */
-static int serve(const struct motted_config *config, struct motted_front *front,
-                 struct priv_server *server, struct error *err)
+/* Both ends above those that the front finds at their numbers. */
+static int make_channel(int *ret_ours, int *ret_theirs, struct error *err)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return error_set(err, ERR_SYSTEM, errno, "making the channel to the front");
-    cleanup_close int ours = fcntl(pair[0], F_DUPFD_CLOEXEC, MOTTED_FD_MIN);
-    cleanup_close int theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, MOTTED_FD_MIN);
+        return error_set(err, ERR_SYSTEM, errno, "making a channel to the front");
+    *ret_ours = fcntl(pair[0], F_DUPFD_CLOEXEC, MOTTED_FD_MIN);
+    *ret_theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, MOTTED_FD_MIN);
     close(pair[0]);
     close(pair[1]);
-    if (ours < 0 || theirs < 0)
-        return error_set(err, ERR_SYSTEM, errno, "making the channel to the front");
+    if (*ret_ours < 0 || *ret_theirs < 0)
+        return error_set(err, ERR_SYSTEM, errno, "making a channel to the front");
+    return 0;
+}
+
+/* Returns the exit status when the front has ended. */
+static int serve(struct motted_reloads *reloads, struct motted_front *front, struct error *err)
+{
+    cleanup_close int ours = -1;
+    cleanup_close int theirs = -1;
+    cleanup_close int reload_ours = -1;
+    cleanup_close int reload_theirs = -1;
+    if (make_channel(&ours, &theirs, err) < 0 ||
+        make_channel(&reload_ours, &reload_theirs, err) < 0)
+        return -1;
     if (motted_confine(err) < 0)
         return -1;
-    if (motted_front_start(config, front, theirs, err) < 0)
+    if (motted_front_start(reloads->config, front, theirs, reload_theirs, err) < 0)
         return -1;
     close(TAKE_FD(theirs));
-    if (motted_front_watch(front, ours, err) < 0)
+    close(TAKE_FD(reload_theirs));
+    reloads->channel = reload_ours;
+    if (motted_front_watch(front, ours, reloads, err) < 0)
         return -1;
-    int result = priv_server_run(server, ours, err);
+    int result = priv_server_run(reloads->server, ours, err);
     shutdown(ours, SHUT_RDWR); /* after a failure of ours the front has to end */
     int status = motted_front_wait(front);
     return result < 0 ? -1 : status;
@@ -193,7 +202,7 @@ static int prepare(const struct motted_config *config, struct motted_front *fron
     return priv_server_open(&priv, ret, err);
 }
 
-static int run(const struct motted_config *config, struct error *err)
+static int run(int argc, char **argv, struct motted_config *config, struct error *err)
 {
     if (geteuid() != 0)
         return error_set(err, ERR_CONFIG, 0,
@@ -209,8 +218,10 @@ static int run(const struct motted_config *config, struct error *err)
     int result = prepare(config, &front, &server, err);
     if (result == 0 && config->purge)
         result = purge(config, server, err);
-    else if (result == 0)
-        result = serve(config, &front, server, err);
+    struct motted_reloads reloads = {
+        .argc = argc, .argv = argv, .config = config, .server = server, .channel = -1};
+    if (result == 0 && !config->purge)
+        result = serve(&reloads, &front, err);
     priv_server_free(server);
     motted_front_release(&front);
     return result;
@@ -232,7 +243,7 @@ int main(int argc, char **argv)
         else if (result == 0 && config.version)
             puts("motted " MOTTE_VERSION);
         else if (result == 0)
-            result = run(&config, &err);
+            result = run(argc, argv, &config, &err);
     }
     if (err.code == ERR_NONE)
         return result;

@@ -10,18 +10,21 @@ struct option {
     const char *key;
     enum kind kind;
     size_t offset, size;
+    bool live; /* a reload may change it */
     uint64_t min, max;
     const char *help;
 };
 
-#define FIELD(name) offsetof(struct motted_config, name), sizeof(((struct motted_config *)0)->name)
+#define PLACE(name) offsetof(struct motted_config, name), sizeof(((struct motted_config *)0)->name)
+#define FIELD(name) PLACE(name), false
+#define LIVE(name) PLACE(name), true
 
 static const struct option options[] = {
     {"listen", LISTEN, FIELD(listen), 0, 0,
      "unix:/PATH or tcp:127.0.0.1:PORT, may be repeated (unix:<run-dir>/motte.sock)"},
     {"metrics-listen", TEXT, FIELD(metrics_listen), 0, 0,
      "where /metrics, /healthz and /readyz alone are served (nowhere)"},
-    {"token-file", PATH, FIELD(token_file), 0, 0,
+    {"token-file", PATH, LIVE(token_file), 0, 0,
      "`name = token` lines, for callers over TCP; root's, 0600"},
     {"state-dir", PATH, FIELD(state_dir), 0, 0, "images, kernels, database (/var/lib/motte)"},
     {"run-dir", PATH, FIELD(run_dir), 0, 0, "records and sockets, on tmpfs (/run/motte)"},
@@ -31,28 +34,28 @@ static const struct option options[] = {
     {"qemu", PATH, FIELD(qemu), 0, 0, "(/usr/bin/qemu-system-x86_64)"},
     {"front", PATH, FIELD(front), 0, 0, "the program motte-front (found beside motted)"},
     {"front-user", NAME, FIELD(front_user), 0, 0, "who the front runs as (motte)"},
-    {"default-image", NAME, FIELD(default_image), 0, 0, "image of VMs that name none (python)"},
+    {"default-image", NAME, LIVE(default_image), 0, 0, "image of VMs that name none (python)"},
     {"cgroup", NAME, FIELD(cgroup), 0, 0, "cgroup that holds the VMs' cgroups (motte)"},
     {"uid-base", NUMBER, FIELD(uid_base), 1000, UINT32_MAX, "first uid for VMs (1879048192)"},
     {"uid-count", NUMBER, FIELD(uid_count), 1, 1 << 20, "how many (65536)"},
-    {"max-vms", NUMBER, FIELD(max_vms), 1, 65536, "VMs at once (1000)"},
-    {"max-vcpus", NUMBER, FIELD(max_vcpus), 1, 32, "vCPUs of a VM (32)"},
-    {"max-memory-mib", NUMBER, FIELD(max_memory_mib), 128, 1 << 24,
+    {"max-vms", NUMBER, LIVE(max_vms), 1, 65536, "VMs at once (1000)"},
+    {"max-vcpus", NUMBER, LIVE(max_vcpus), 1, 32, "vCPUs of a VM (32)"},
+    {"max-memory-mib", NUMBER, LIVE(max_memory_mib), 128, 1 << 24,
      "memory of a VM (all that VMs may have)"},
-    {"max-disk-mib", NUMBER, FIELD(max_disk_mib), 0, 1 << 24, "scratch disk of a VM (16384)"},
+    {"max-disk-mib", NUMBER, LIVE(max_disk_mib), 0, 1 << 24, "scratch disk of a VM (16384)"},
     {"max-io-mib-s", NUMBER, FIELD(max_io_mib_s), 0, 1 << 20,
      "MiB a second that a VM reads, and writes, on the state directory's disk; 0: no limit (512)"},
     {"max-iops", NUMBER, FIELD(max_iops), 0, 100000000,
      "operations a second, likewise; 0: no limit (20000)"},
-    {"memory-overcommit", RATIO, FIELD(memory_overcommit), 0, 0,
+    {"memory-overcommit", RATIO, LIVE(memory_overcommit), 0, 0,
      "memory of all VMs together, as a share of the host's (1.0)"},
-    {"boot-timeout-ms", NUMBER, FIELD(boot_timeout_ms), 100, 3600000,
+    {"boot-timeout-ms", NUMBER, LIVE(boot_timeout_ms), 100, 3600000,
      "from start to the guest's hello (60000)"},
     {"answer-timeout-ms", NUMBER, FIELD(answer_timeout_ms), 100, 600000,
      "a VMM or agent that does not answer within it three times in a row hangs (2000)"},
     {"without", WITHOUT, FIELD(without), 0, 0,
      "a guard to go without: firewall, cgroup or seccomp; shows in every VM's record"},
-    {"log-level", LEVEL, FIELD(log_level), 0, 0, "error, warn, info or debug (info)"},
+    {"log-level", LEVEL, LIVE(log_level), 0, 0, "error, warn, info or debug (info)"},
     {"dev", FLAG, FIELD(dev), 0, 0, "allow emulation where KVM cannot be used: no security border"},
 };
 
@@ -207,4 +210,54 @@ void motted_options_print(FILE *out)
 {
     for (size_t i = 0; i < COUNT_OF(options); i++)
         fprintf(out, "  --%-18s %s\n", options[i].key, options[i].help);
+}
+
+static bool same(const struct option *option, const struct motted_config *a,
+                 const struct motted_config *b)
+{
+    const char *left = (const char *)a + option->offset, *right = (const char *)b + option->offset;
+    switch (option->kind) {
+    case TEXT:
+    case PATH:
+    case NAME: /* what lies behind the end differs by what was overwritten */
+        return strcmp(left, right) == 0;
+    case LISTEN:
+        if (a->listen_count != b->listen_count)
+            return false;
+        for (size_t i = 0; i < a->listen_count; i++)
+            if (strcmp(a->listen[i], b->listen[i]) != 0)
+                return false;
+        return true;
+    case NUMBER:
+    case FLAG:
+    case RATIO:
+    case HYPERVISOR:
+    case WITHOUT:
+    case LEVEL:
+        break;
+    }
+    return memcmp(left, right, option->size) == 0;
+}
+
+const char *motted_options_fixed(const struct motted_config *running,
+                                 const struct motted_config *next)
+{
+    for (size_t i = 0; i < COUNT_OF(options); i++)
+        if (!options[i].live && !same(&options[i], running, next))
+            return options[i].key;
+    return NULL;
+}
+
+void motted_options_take(struct motted_config *running, const struct motted_config *next, char *out,
+                         size_t size)
+{
+    size_t len = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < COUNT_OF(options); i++) {
+        const struct option *option = &options[i];
+        if (!option->live || same(option, running, next))
+            continue;
+        memcpy((char *)running + option->offset, (const char *)next + option->offset, option->size);
+        len += (size_t)snprintf(out + len, size - len, "%s%s", len == 0 ? "" : ", ", option->key);
+    }
 }

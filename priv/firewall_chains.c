@@ -86,9 +86,10 @@ int priv_chain_collect(struct priv_firewall *firewall, unsigned states, struct n
 size_t priv_chain_lacking(const struct priv_firewall *firewall)
 {
     const struct priv_config *config = &firewall->server->config;
+    const uint32_t max = priv_limits_now(firewall->server).max_vms;
     size_t used = firewall->in[PRIV_CHAIN_TAKEN] + firewall->in[PRIV_CHAIN_HELD];
     size_t ready = firewall->in[PRIV_CHAIN_SPARE] + firewall->in[PRIV_CHAIN_WANTED];
-    size_t more = config->max_vms > used ? config->max_vms - used : 0;
+    size_t more = max > used ? max - used : 0;
     size_t wanted = more < PRIV_SPARES ? more : PRIV_SPARES;
     size_t uids = config->uid_count > firewall->count ? config->uid_count - firewall->count : 0;
     if (ready >= wanted)

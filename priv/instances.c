@@ -83,9 +83,9 @@ static struct priv_instance_slot *insert(struct priv_server *server)
 static struct priv_instance_slot *reserve(struct priv_server *server, const struct netfilter_vm *vm,
                                           struct error *err)
 {
-    if (server->slot_count >= server->config.max_vms) {
-        error_set(err, ERR_CAPACITY, 0, "this host runs at most %u VMs (max-vms)",
-                  server->config.max_vms);
+    const uint32_t max = priv_limits_now(server).max_vms;
+    if (server->slot_count >= max) {
+        error_set(err, ERR_CAPACITY, 0, "this host runs at most %u VMs (max-vms)", max);
         return NULL;
     }
     struct priv_instance_slot *slot = insert(server);
@@ -151,12 +151,13 @@ void priv_slot_state(struct priv_server *server, struct priv_instance_slot *slot
 int priv_slot_admit(struct priv_server *server, struct priv_instance_slot *slot,
                     const struct priv_shape *shape, struct error *err)
 {
+    const uint32_t total = priv_limits_now(server).total_memory_mib;
     uint64_t used = 0;
     pthread_mutex_lock(&server->lock);
     for (size_t i = 0; i < server->slot_count; i++)
         if (server->slots[i] != slot)
             used += server->slots[i]->record.shape.memory_mib;
-    bool fits = used + shape->memory_mib <= server->config.total_memory_mib;
+    bool fits = used + shape->memory_mib <= total;
     if (fits)
         slot->record.shape = *shape;
     pthread_mutex_unlock(&server->lock);
@@ -164,8 +165,7 @@ int priv_slot_admit(struct priv_server *server, struct priv_instance_slot *slot,
         return error_set(err, ERR_CAPACITY, 0,
                          "%u MiB more do not fit: VMs already have %llu of the %u MiB this host "
                          "gives them",
-                         shape->memory_mib, (unsigned long long)used,
-                         server->config.total_memory_mib);
+                         shape->memory_mib, (unsigned long long)used, total);
     return 0;
 }
 

@@ -182,6 +182,9 @@ struct priv_server {
 
     struct priv_firewall *firewall; /* NULL: without */
 
+    pthread_mutex_t limits_lock; /* nothing else is locked meanwhile */
+    struct priv_limits limits;
+
     pthread_mutex_t lock; /* the table below */
     struct priv_instance_slot **slots;
     size_t slot_count, slot_max;
@@ -192,6 +195,8 @@ struct priv_server {
 /* Formats for config.tell. */
 void priv_tell(const struct priv_server *server, enum log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+struct priv_limits priv_limits_now(struct priv_server *server);
 
 /* All of these take and release the lock. A slot is used by one worker at a time (loop.c). */
 struct priv_instance_slot *priv_slot_find(struct priv_server *server, const char *instance);

@@ -32,7 +32,8 @@ enum {
     PRIV_LINE_NAME_SIZE = 24,
     PRIV_LINE_DETAIL_SIZE = 144,
     PRIV_LINES_MAX = 32,
-    PRIV_ROOT_CHANNEL_FD = 3, /* the front finds its end of the channel here */
+    PRIV_ROOT_CHANNEL_FD = 3, /* the front finds its end of the channel here, */
+    PRIV_RELOAD_FD = 4,       /* and here that of the one for reloads */
 };
 
 enum priv_op {
@@ -185,6 +186,25 @@ struct priv_reply {
         struct priv_line report;
         uint8_t bytes[192];
     } u;
+};
+
+/*
+ * A reload goes the other way, on a SOCK_SEQPACKET of its own, one at a time: the root half tells
+ * what is new, with a memfd of the tokens' text if there are any; the front takes all of it or
+ * nothing, and answers.
+ */
+struct priv_reload {
+    uint32_t protocol;
+    uint32_t log_level; /* enum log_level */
+    uint32_t boot_timeout_ms;
+    uint32_t has_tokens;
+    char default_image[ID_NAME_MAX + 1];
+};
+
+struct priv_reloaded {
+    uint32_t protocol;
+    uint32_t code; /* enum error_code; ERR_NONE: taken */
+    char message[ERROR_MESSAGE_MAX];
 };
 
 #endif

@@ -36,11 +36,12 @@ int priv_op_host(struct priv_server *server, struct priv_instance_slot *slot,
     host->cgroup_version = (uint32_t)server->cgroups.version;
     if (server->firewall != NULL)
         priv_firewall_host(server->firewall, host);
-    host->max_vms = config->max_vms;
-    host->max_vcpus = config->max_vcpus;
-    host->max_memory_mib = config->max_memory_mib;
-    host->max_disk_mib = config->max_disk_mib;
-    host->total_memory_mib = config->total_memory_mib;
+    const struct priv_limits limits = priv_limits_now(server);
+    host->max_vms = limits.max_vms;
+    host->max_vcpus = limits.max_vcpus;
+    host->max_memory_mib = limits.max_memory_mib;
+    host->max_disk_mib = limits.max_disk_mib;
+    host->total_memory_mib = limits.total_memory_mib;
     memcpy(host->vmm_version, server->vmm_version, sizeof(host->vmm_version));
     own_figures(host);
     pthread_mutex_lock(&server->lock);
@@ -52,12 +53,12 @@ int priv_op_host(struct priv_server *server, struct priv_instance_slot *slot,
 /* Asked before there is a chain to be given back, and decided when the instance is entered. */
 static bool is_full(struct priv_server *server, struct error *err)
 {
+    const uint32_t max = priv_limits_now(server).max_vms;
     pthread_mutex_lock(&server->lock);
-    bool full = server->slot_count >= server->config.max_vms;
+    bool full = server->slot_count >= max;
     pthread_mutex_unlock(&server->lock);
     if (full)
-        error_set(err, ERR_CAPACITY, 0, "this host runs at most %u VMs (max-vms)",
-                  server->config.max_vms);
+        error_set(err, ERR_CAPACITY, 0, "this host runs at most %u VMs (max-vms)", max);
     return full;
 }
 
@@ -84,20 +85,20 @@ int priv_op_reserve(struct priv_server *server, struct priv_instance_slot *slot,
 }
 
 /* The front checks the same bounds before it asks, with a better message. */
-static int check_shape(const struct priv_server *server, const struct priv_shape *shape,
+static int check_shape(struct priv_server *server, const struct priv_shape *shape,
                        struct error *err)
 {
-    const struct priv_config *config = &server->config;
-    if (shape->vcpus < 1 || shape->vcpus > PRIV_VCPUS_MAX || shape->vcpus > config->max_vcpus ||
+    const struct priv_limits limits = priv_limits_now(server);
+    if (shape->vcpus < 1 || shape->vcpus > PRIV_VCPUS_MAX || shape->vcpus > limits.max_vcpus ||
         (shape->vcpus > 1 && shape->vcpus % 2 != 0))
         return error_set(err, ERR_PRIV_REFUSED, 0, "%u vCPUs: 1 or an even number up to %u",
-                         shape->vcpus, config->max_vcpus);
-    if (shape->memory_mib < PRIV_MEMORY_MIN_MIB || shape->memory_mib > config->max_memory_mib)
+                         shape->vcpus, limits.max_vcpus);
+    if (shape->memory_mib < PRIV_MEMORY_MIN_MIB || shape->memory_mib > limits.max_memory_mib)
         return error_set(err, ERR_PRIV_REFUSED, 0, "%u MiB of memory: from %d to %u",
-                         shape->memory_mib, PRIV_MEMORY_MIN_MIB, config->max_memory_mib);
-    if (shape->disk_mib > config->max_disk_mib)
+                         shape->memory_mib, PRIV_MEMORY_MIN_MIB, limits.max_memory_mib);
+    if (shape->disk_mib > limits.max_disk_mib)
         return error_set(err, ERR_PRIV_REFUSED, 0, "%u MiB of disk: at most %u", shape->disk_mib,
-                         config->max_disk_mib);
+                         limits.max_disk_mib);
     if (shape->seccomp < PRIV_SECCOMP_MINIMAL || shape->seccomp > PRIV_SECCOMP_PERMISSIVE)
         return error_set(err, ERR_PRIV_REFUSED, 0, "no such seccomp level");
     return 0;

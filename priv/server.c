@@ -147,6 +147,14 @@ static struct priv_server *server_new(const struct priv_config *config)
     server->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->verified = image_verified_new();
     server->uids = calloc(config->uid_count, 1);
+    server->limits = (struct priv_limits){
+        .max_vms = config->max_vms,
+        .max_vcpus = config->max_vcpus,
+        .max_memory_mib = config->max_memory_mib,
+        .max_disk_mib = config->max_disk_mib,
+        .total_memory_mib = config->total_memory_mib,
+    };
+    pthread_mutex_init(&server->limits_lock, NULL);
     pthread_mutex_init(&server->lock, NULL);
     priv_cgroups_init(&server->cgroups);
     if (server->stop < 0 || server->verified == NULL || server->uids == NULL) {
@@ -193,6 +201,21 @@ int priv_server_open(const struct priv_config *config, struct priv_server **ret,
     return 0;
 }
 
+void priv_server_limit(struct priv_server *server, const struct priv_limits *limits)
+{
+    pthread_mutex_lock(&server->limits_lock);
+    server->limits = *limits;
+    pthread_mutex_unlock(&server->limits_lock);
+}
+
+struct priv_limits priv_limits_now(struct priv_server *server)
+{
+    pthread_mutex_lock(&server->limits_lock);
+    struct priv_limits limits = server->limits;
+    pthread_mutex_unlock(&server->limits_lock);
+    return limits;
+}
+
 void priv_server_free(struct priv_server *server)
 {
     if (server == NULL)
@@ -214,6 +237,7 @@ void priv_server_free(struct priv_server *server)
     cleanup_close_func(&server->stop);
     free(server->uids);
     pthread_mutex_destroy(&server->lock);
+    pthread_mutex_destroy(&server->limits_lock);
     free(server);
 }
 

@@ -7,6 +7,11 @@
 
 #include "priv/messages.h"
 
+/* Of these members of struct priv_config new values may come while the server runs. */
+struct priv_limits {
+    uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib;
+};
+
 /* From motted's arguments and configuration; strings borrowed for the server's life. */
 struct priv_config {
     const char *run_dir;                     /* /run/motte: records in priv/, mount point jail/ */
@@ -28,6 +33,9 @@ struct priv_config {
 };
 
 struct priv_server;
+
+/* From any thread. VMs that are there stay, also beyond the new limits. */
+void priv_server_limit(struct priv_server *server, const struct priv_limits *limits);
 
 /* Opens directories and firewall, checks the uid range against passwd and subuid, measures the TSC
  * for QEMU, reads the records of instances that an earlier run left. Before capabilities are cut.

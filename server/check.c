@@ -27,10 +27,14 @@ static int match(struct server_request *request, const char *method,
     }
     if (request->route != NULL || unmatched.code != ERR_METHOD)
         request->response.allow[0] = '\0';
-    if (request->route != NULL)
-        return 0;
-    *err = unmatched;
-    return -1;
+    if (request->route == NULL) {
+        *err = unmatched;
+        return -1;
+    }
+    if (request->route->role == API_ROLE_ADMIN && !request->caller.admin)
+        return error_set(err, ERR_FORBIDDEN, 0,
+                         "this route is for administrators: root, or `admin`");
+    return 0;
 }
 
 static int check_body(const struct server_request *request, const struct server_headers *headers,

@@ -42,7 +42,7 @@ static int take_image(struct server_config *config, const char *name, const char
 static int take_ms(const char *name, const char *value, int *ret, struct error *err)
 {
     uint64_t ms = 0;
-    if (kv_number(name, value, 100, 600000, &ms, err) < 0)
+    if (kv_number(name, value, SERVER_BOOT_MIN_MS, SERVER_BOOT_MAX_MS, &ms, err) < 0)
         return -1;
     *ret = (int)ms;
     return 0;

@@ -33,6 +33,7 @@ static int open_signals(struct front *front, struct error *err)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);                /* the root half's: it reads the configuration */
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before threads: they inherit it */
     front->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (front->signals < 0)
@@ -80,15 +81,16 @@ static int open_vmm(struct front *front, struct error *err)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for metrics");
     if (priv_client_new(PRIV_ROOT_CHANNEL_FD, &front->priv, err) < 0)
         return -1;
-    const struct vmm_config config = {
+    struct vmm_config config = {
         .priv = front->priv,
         .store = front->store,
         .state_dir = front->state_dir,
-        .default_image = front->config.default_image,
-        .boot_timeout_ms = front->config.boot_timeout_ms,
         .answer_timeout_ms = front->config.answer_timeout_ms,
+        .defaults = {.boot_timeout_ms = front->config.boot_timeout_ms},
         .observer = server_metrics_observer(front->metrics),
     };
+    snprintf(config.defaults.image, sizeof(config.defaults.image), "%s",
+             front->config.default_image);
     return vmm_open(&config, &front->vmm, err);
 }
 
@@ -99,6 +101,11 @@ static int recover(struct front *front, struct error *err)
         return error_wrap(err, "recovery");
     log_info("recovered: %u adopted, %u undone, %u lost", recovered.adopted, recovered.undone,
              recovered.lost);
+    struct store_cordon cordon;
+    if (store_cordon_get(front->store, &cordon, err) < 0)
+        return -1;
+    if (cordon.set)
+        log_warn("%s cordoned this host: no new VMs until DELETE /admin/cordon", cordon.owner);
     return 0;
 }
 
@@ -109,7 +116,6 @@ static int serve(struct front *front, struct error *err)
     front->api.vmm = front->vmm;
     front->api.store = front->store;
     front->api.state_dir = front->state_dir;
-    front->api.default_image = front->config.default_image;
     front->api.metrics = server_metrics_text;
     front->api.metrics_context = &front->sources;
     atomic_store(&front->api.ready, true);
@@ -158,10 +164,17 @@ static bool front_wait(const struct front *front)
     struct pollfd events[] = {
         {.fd = front->signals, .events = POLLIN},
         {.fd = priv_client_lost_fd(front->priv), .events = POLLIN},
+        {.fd = PRIV_RELOAD_FD, .events = POLLIN},
     };
-    while (poll(events, COUNT_OF(events), -1) < 0 && errno == EINTR)
-        continue;
-    return events[1].revents == 0;
+    for (;;) {
+        int n = poll(events, COUNT_OF(events), -1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 || events[0].revents != 0 || events[1].revents != 0)
+            return events[1].revents == 0;
+        if (!server_reload(PRIV_RELOAD_FD, front->tokens, front->vmm))
+            events[2].fd = -1; /* the root half ends: the other channel tells in a moment */
+    }
 }
 
 /* Requests end in their own time, up to a bound; VMs run on. Returns false when some did not: their

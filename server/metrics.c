@@ -16,7 +16,7 @@ const char *const server_metrics_reasons[METRICS_REASONS] = {
     "host_reboot",    "daemon_restart", "spawn_admit",
     "spawn_guard",    "spawn_launch",   "spawn_configure",
     "spawn_start",    "spawn_hello",    "spawn_commit",
-    "other"};
+    "drained",        "other"};
 
 const char *const server_metrics_lines[METRICS_LINES] = {
     "seccomp",       "no_new_privs",    "capabilities",     "uid",

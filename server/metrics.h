@@ -7,7 +7,7 @@
 enum {
     METRICS_BUCKETS = 15,
     METRICS_STEPS = 8,    /* the seven of the saga and "other" */
-    METRICS_REASONS = 22, /* the last is "other" */
+    METRICS_REASONS = 23, /* the last is "other" */
     METRICS_LINES = 25,   /* of the isolation report; the last is "other" */
     METRICS_DROPS = 32,   /* VMs that are named for their dropped packets */
     METRICS_STATUSES = 600,

@@ -179,11 +179,15 @@ static unsigned own_fds(void)
 static int put_vms(struct text *text, struct store *store, struct error *err)
 {
     struct store_totals totals = {0};
+    struct store_cordon cordon;
     uint64_t entries = 0;
     if (store == NULL)
         return 0;
-    if (store_totals(store, &totals, err) < 0 || store_audit_size(store, &entries, err) < 0)
+    if (store_totals(store, &totals, err) < 0 || store_audit_size(store, &entries, err) < 0 ||
+        store_cordon_get(store, &cordon, err) < 0)
         return -1;
+    family(text, "motte_cordoned", "gauge", "1: an administrator lets no new VM start.");
+    PUT(text, "motte_cordoned %d\n", cordon.set);
     family(text, "motte_audit_entries", "gauge", "Entries kept of all VMs' audits.");
     PUT(text, "motte_audit_entries %llu\n", (unsigned long long)entries);
     family(text, "motte_vms", "gauge", "VMs that have not ended, by state.");

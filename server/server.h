@@ -15,7 +15,7 @@
 /* ---- configuration: what motted passes (docs/handover.md) -------------------------------------
  */
 
-enum { SERVER_LISTENERS_MAX = 8 };
+enum { SERVER_LISTENERS_MAX = 8, SERVER_BOOT_MIN_MS = 100, SERVER_BOOT_MAX_MS = 3600000 };
 
 enum server_kind {
     SERVER_UNIX = 1, /* callers by SO_PEERCRED */
@@ -45,9 +45,11 @@ struct server_tokens;
 /* Reads `name = token` lines; keeps digests only. `admin` is the administrator. A name may have
  * several tokens (rotation). Refuses short or repeated tokens and bad names. */
 int server_tokens_read(int fd, struct server_tokens **ret, struct error *err);
+/* All of them in the place of all there were, or on error none. From any thread. */
+int server_tokens_replace(struct server_tokens *tokens, int fd, struct error *err);
 void server_tokens_free(struct server_tokens *tokens);
 /* `header`: the value of Authorization, or NULL. Takes the same time whichever token it is. */
-bool server_tokens_find(const struct server_tokens *tokens, const char *header, struct caller *ret);
+bool server_tokens_find(struct server_tokens *tokens, const char *header, struct caller *ret);
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 
@@ -80,7 +82,7 @@ struct server_options {
     struct api *api;
     const struct server_listener *listeners; /* descriptors are taken */
     size_t listener_count;
-    const struct server_tokens *tokens; /* NULL: TCP callers are all refused */
+    struct server_tokens *tokens; /* NULL: TCP callers are all refused */
     struct server_metrics *metrics;
     struct server_pool_size pools[API_POOL_COUNT]; /* zero: the defaults */
     /* Per listener, 0: default. One more cuts the one that has kept us waiting for its words
@@ -98,6 +100,12 @@ int server_start(const struct server_options *options, struct server **ret, stru
  * still waits, stops. Returns how many jobs still run: if any, they use what the options lent, so
  * the caller must end the process without freeing it; else the server is freed. */
 unsigned server_stop(struct server *server, int drain_ms);
+
+/* ---- reload ---------------------------------------------------------------------------------- */
+
+/* One message of the root half's on PRIV_RELOAD_FD: takes what is new and answers. False when the
+ * channel has ended. */
+bool server_reload(int channel, struct server_tokens *tokens /* NULL: none */, struct vmm *vmm);
 
 /* ---- the service manager --------------------------------------------------------------------- */
 

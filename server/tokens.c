@@ -9,6 +9,7 @@ struct token {
 };
 
 struct server_tokens {
+    pthread_rwlock_t lock; /* the rest: a reload replaces it */
     size_t count;
     struct token tokens[TOKENS_MAX];
 };
@@ -81,25 +82,35 @@ int server_tokens_read(int fd, struct server_tokens **ret, struct error *err)
         return -1;
     if (tokens->count == 0)
         return error_set(err, ERR_CONFIG, 0, "the tokens file is empty: run `motted token`");
+    pthread_rwlock_init(&tokens->lock, NULL);
     *ret = TAKE_PTR(tokens);
+    return 0;
+}
+
+int server_tokens_replace(struct server_tokens *tokens, int fd, struct error *err)
+{
+    struct server_tokens *fresh = NULL;
+    if (server_tokens_read(fd, &fresh, err) < 0)
+        return -1;
+    pthread_rwlock_wrlock(&tokens->lock);
+    tokens->count = fresh->count;
+    memcpy(tokens->tokens, fresh->tokens, sizeof(tokens->tokens));
+    pthread_rwlock_unlock(&tokens->lock);
+    server_tokens_free(fresh);
     return 0;
 }
 
 void server_tokens_free(struct server_tokens *tokens)
 {
+    if (tokens == NULL)
+        return;
+    pthread_rwlock_destroy(&tokens->lock);
     free(tokens);
 }
 
-bool server_tokens_find(const struct server_tokens *tokens, const char *header, struct caller *ret)
+/* Compares with every one, whichever it is. */
+static bool find(const struct server_tokens *tokens, const uint8_t *digest, struct caller *ret)
 {
-    static const char scheme[] = "Bearer ";
-    if (tokens == NULL || header == NULL || strncasecmp(header, scheme, strlen(scheme)) != 0)
-        return false;
-    const char *token = header + strlen(scheme);
-    token += strspn(token, " ");
-    size_t len = strlen(token);
-    uint8_t digest[HASH_SIZE];
-    hash_sha256(token, len <= TOKEN_MAX ? len : 0, digest);
     const struct token *found = NULL;
     for (size_t i = 0; i < tokens->count; i++)
         if (digests_equal(tokens->tokens[i].digest, digest))
@@ -109,4 +120,20 @@ bool server_tokens_find(const struct server_tokens *tokens, const char *header, 
     *ret = (struct caller){.admin = strcmp(found->name, "admin") == 0};
     snprintf(ret->name, sizeof(ret->name), "%s", found->name);
     return true;
+}
+
+bool server_tokens_find(struct server_tokens *tokens, const char *header, struct caller *ret)
+{
+    static const char scheme[] = "Bearer ";
+    if (tokens == NULL || header == NULL || strncasecmp(header, scheme, strlen(scheme)) != 0)
+        return false;
+    const char *token = header + strlen(scheme);
+    token += strspn(token, " ");
+    size_t len = strlen(token);
+    uint8_t digest[HASH_SIZE];
+    hash_sha256(token, len <= TOKEN_MAX ? len : 0, digest);
+    pthread_rwlock_rdlock(&tokens->lock);
+    bool found = find(tokens, digest, ret);
+    pthread_rwlock_unlock(&tokens->lock);
+    return found;
 }

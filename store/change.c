@@ -98,6 +98,11 @@ static int refuse_taken(sqlite3 *db, const struct store_vm *vm, struct error *er
 static int insert(sqlite3 *db, void *context, struct error *err)
 {
     const struct store_vm *vm = context;
+    struct store_cordon cordon;
+    if (store_cordon_read(db, &cordon, err) < 0)
+        return -1;
+    if (cordon.set)
+        return store_cordon_refuse(&cordon, err);
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (refuse_taken(db, vm, err) < 0 || store_prepare(db, STORE_INSERT_VM, &statement, err) < 0 ||
         store_row_bind(statement, vm, err) < 0 || run(statement, err) < 0)

@@ -52,9 +52,9 @@ int store_fail(sqlite3 *db, int rc, const char *what, struct error *err)
             what);
     if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
         return error_set(err, ERR_STORE, 0,
-                         "the inventory is damaged (%s, %s): stop motted and restore a copy of "
-                         "motte.db; or end all VMs with `motted --purge` and move it aside with "
-                         "its -wal and -shm",
+                         "the inventory is damaged (%s, %s): stop motted and restore a copy "
+                         "(`motted restore FILE`); or end all VMs with `motted --purge` and move "
+                         "motte.db aside with its -wal and -shm",
                          what, sqlite3_errstr(rc));
     return error_set(err, ERR_STORE, 0, "the inventory failed while %s: %s", what,
                      db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc));

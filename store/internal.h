@@ -66,6 +66,13 @@ int store_check(sqlite3 *db, struct error *err);
 /* Brings a checked file to store_version in one transaction. */
 int store_migrate(sqlite3 *db, struct error *err);
 
+/* ---- backup.c ---- */
+
+/* A checked copy at `path`, which must not be there; one file without a log. On error nothing. */
+int store_copy(sqlite3 *from, const char *path, struct error *err);
+/* Where `db`, the file at `path`, has an older schema: a copy beside it, "motte.db.v2". */
+int store_copy_before_migration(sqlite3 *db, const char *path, struct error *err);
+
 /* ---- change.c ---- */
 
 /* What a change does inside its transaction; maybe twice, of which the first time is undone. */
@@ -94,6 +101,11 @@ bool store_ballast_drop(struct store *store);
 /* Inside a change. */
 int store_audit_put(sqlite3 *db, const char *instance, enum store_audit_kind kind,
                     const char *detail, struct error *err);
+
+/* ---- cordon.c ---- */
+
+/* Inside a change or a read. */
+int store_cordon_read(sqlite3 *db, struct store_cordon *ret, struct error *err);
 
 /* ---- row.c: struct store_vm to and from a row ---- */
 

@@ -13,8 +13,9 @@ static int check_whole(sqlite3 *db, struct error *err)
     if (text != NULL && strcmp(text, "ok") == 0)
         return 0;
     return error_set(err, ERR_STORE, 0,
-                     "the inventory is damaged (%.40s): restore a copy of motte.db; or end "
-                     "all VMs with `motted --purge` and move it aside with its -wal and -shm",
+                     "the inventory is damaged (%.40s): stop motted and restore a copy (`motted "
+                     "restore FILE`); or end all VMs with `motted --purge` and move motte.db aside "
+                     "with its -wal and -shm",
                      text == NULL ? "quick_check says nothing" : text);
 }
 

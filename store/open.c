@@ -64,7 +64,9 @@ static int open_writer(struct store *store, const char *path, struct error *err)
     char limit[64];
     snprintf(limit, sizeof(limit), "PRAGMA journal_size_limit = %d", STORE_WAL_LIMIT);
     if (store_exec(store->writer, "PRAGMA synchronous = NORMAL", err) < 0 ||
-        store_exec(store->writer, limit, err) < 0 || store_migrate(store->writer, err) < 0)
+        store_exec(store->writer, limit, err) < 0 ||
+        store_copy_before_migration(store->writer, path, err) < 0 ||
+        store_migrate(store->writer, err) < 0)
         return -1;
     sqlite3_db_config(store->writer, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     return 0;

@@ -86,5 +86,14 @@ static const char version_3[] =
     "STRICT;"
     "INSERT INTO clock VALUES (0, '', 0);";
 
-const char *const store_migrations[] = {version_1, version_2, version_3};
+/* One row while the host is cordoned. drain_boot_ms: 0 without a drain. */
+static const char version_4[] = "CREATE TABLE cordon ("
+                                "  one INTEGER PRIMARY KEY CHECK (one = 1),"
+                                "  owner TEXT NOT NULL,"
+                                "  since_wall_ms INTEGER NOT NULL,"
+                                "  drain_wall_ms INTEGER NOT NULL,"
+                                "  drain_boot_ms INTEGER NOT NULL"
+                                ") STRICT;";
+
+const char *const store_migrations[] = {version_1, version_2, version_3, version_4};
 const int store_version = (int)COUNT_OF(store_migrations);

@@ -80,11 +80,26 @@ struct store_vm {
 struct store;
 
 /* Opens or makes DIR/motte.db (0600) beneath an absolute directory. quick_check first: a corrupt
- * file is an error that says how to go on, and nothing is touched. */
+ * file is an error that says how to go on, and nothing is touched. An older schema is migrated, after
+ * a copy was made: DIR/motte.db.v2 is what schema 2 was. */
 int store_open(const char *dir, struct store **ret, struct error *err);
 void store_close(struct store *store);
 
-/* The intent row, state creating, before the first side effect. ERR_ID_TAKEN. */
+/* ---- copies: by another program than the service, as the owner of the directory -------------- */
+
+enum { STORE_ASIDE_SIZE = 48 };
+/* Copies DIR/motte.db to DIR/NAME (a leftover there is replaced), also while it is in use: as it was
+ * at one moment, checked, in one file. On error there is no copy. */
+int store_backup(const char *dir, const char *name, struct error *err);
+/* Puts the copy DIR/NAME in the place of DIR/motte.db, which nobody may have open. Checks it first:
+ * damaged, newer, another program's are refused and nothing has changed. `aside`: the name under
+ * which what was there is kept; "" if there was nothing. */
+int store_restore(const char *dir, const char *name, char aside[static STORE_ASIDE_SIZE],
+                  struct error *err);
+
+/* ---- VMs ------------------------------------------------------------------------------------- */
+
+/* The intent row, state creating, before the first side effect. ERR_ID_TAKEN, ERR_CORDONED. */
 int store_vm_insert(struct store *store, const struct store_vm *vm, struct error *err);
 /* The one commit at the end of a spawn: creating → running with steps, guest, expires. Fails with
  * ERR_CANCELLED if the row is no longer `creating` (a DELETE came). */
@@ -157,6 +172,25 @@ struct store_totals {
     uint64_t memory_mib, vcpus;
 };
 int store_totals(struct store *store, struct store_totals *ret, struct error *err);
+
+/* ---- cordon: no new VMs ---------------------------------------------------------------------- */
+
+struct store_cordon {
+    bool set;
+    char owner[STORE_OWNER_MAX + 1]; /* who set it */
+    int64_t since_wall_ms;
+    /* When VMs that are still there are ended; both 0: never. The first is for people to read. */
+    int64_t drain_wall_ms, drain_boot_ms;
+};
+int store_cordon_get(struct store *store, struct store_cordon *ret, struct error *err);
+/* From its return on store_vm_insert() fails with ERR_CORDONED. One that is set already keeps its
+ * owner and time. drain_ms < 0 leaves the drain as it is, else it ends in so many ms from now. */
+int store_cordon_set(struct store *store, const char *owner, int64_t drain_ms,
+                     struct store_cordon *ret, struct error *err);
+/* With its drain. None set: success. */
+int store_cordon_lift(struct store *store, struct error *err);
+/* ERR_CORDONED, with who set it; returns -1. */
+int store_cordon_refuse(const struct store_cordon *cordon, struct error *err);
 
 /* ---- audit: what happened to a VM that matters for its isolation ---------------------------- */
 

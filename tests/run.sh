@@ -29,7 +29,7 @@ packages=(build-essential cmake ninja-build pkg-config nettle-dev libcjson-dev l
     libiptc-dev libseccomp-dev libcurl4-gnutls-dev libmicrohttpd-dev libjansson-dev
     libcriterion-dev clang-format-14 clang-tidy-14 pmccabe shellcheck prometheus curl
     iptables iproute2 kmod libcap2-bin util-linux file binutils busybox-static
-    qemu-system-x86 mmdebstrap squashfs-tools cpio lz4 e2fsprogs python3-venv)
+    dpkg-dev systemd qemu-system-x86 mmdebstrap squashfs-tools cpio lz4 e2fsprogs python3-venv)
 
 failed=()
 slow=()

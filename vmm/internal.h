@@ -179,7 +179,9 @@ struct vmm {
     struct vmm_machine *machines;
     uint64_t last_serial;
     struct priv_host host;
+    struct vmm_defaults defaults;
     bool draining, stopping, recovered; /* nobody is watched before `recovered` */
+    int64_t evict_boot_ms;              /* when a drain ends what is left; 0: no drain */
 
     int64_t aged_ms; /* when certificates were looked at; by recovery, then by the reaper */
 

@@ -61,6 +61,11 @@ struct ended {
     struct vmm_verdict verdict;
 };
 
+static bool evicted(const struct vmm *vmm, int64_t boot_ms)
+{
+    return vmm->evict_boot_ms != 0 && boot_ms >= vmm->evict_boot_ms;
+}
+
 static bool expired(const struct vmm_machine *machine, int64_t boot_ms)
 {
     return boot_ms >= machine->expires_boot_ms;
@@ -72,22 +77,27 @@ static bool idle(const struct vmm_machine *machine, int64_t boot_ms)
            boot_ms >= machine->idle_since_boot_ms + machine->idle_ms;
 }
 
-/* Should it end now? Half undone, its time up, or its VMM gone. */
-static bool due(const struct vmm_machine *machine, int64_t now_ms, int64_t boot_ms)
+/* Should it end now? Half undone, its time or a drain's up, or its VMM gone. */
+static bool due(const struct vmm *vmm, const struct vmm_machine *machine, int64_t now_ms,
+                int64_t boot_ms)
 {
     if (machine->phase != VMM_UP)
         return false;
     if (machine->doomed)
         return now_ms >= machine->retry_ms;
-    return expired(machine, boot_ms) || idle(machine, boot_ms) || vmm_machine_exited(machine);
+    return expired(machine, boot_ms) || idle(machine, boot_ms) || evicted(vmm, boot_ms) ||
+           vmm_machine_exited(machine);
 }
 
-static struct vmm_verdict why(const struct vmm_machine *machine, int64_t boot_ms)
+static struct vmm_verdict why(const struct vmm *vmm, const struct vmm_machine *machine,
+                              int64_t boot_ms)
 {
     if (expired(machine, boot_ms))
         return vmm_verdict(STORE_EXITED, "ttl", "its ttl_s was over");
     if (idle(machine, boot_ms))
         return vmm_verdict(STORE_EXITED, "idle", "no command ran in it for idle.after_s");
+    if (evicted(vmm, boot_ms) && !vmm_machine_exited(machine))
+        return vmm_verdict(STORE_EXITED, "drained", "an administrator drained the host");
     return vmm_verdict(STORE_EXITED, "", "");
 }
 
@@ -98,12 +108,12 @@ static bool next_ended(struct vmm *vmm, struct ended *ret)
     int64_t now = clock_mono_ms(), boot = clock_boot_ms();
     struct vmm_machine *first = NULL;
     for (struct vmm_machine *m = vmm->machines; m != NULL; m = m->next)
-        if ((first == NULL || m->retry_ms < first->retry_ms) && due(m, now, boot))
+        if ((first == NULL || m->retry_ms < first->retry_ms) && due(vmm, m, now, boot))
             first = m;
     if (first == NULL)
         return false;
     memcpy(ret->instance, first->instance, sizeof(ret->instance));
-    ret->verdict = why(first, boot);
+    ret->verdict = why(vmm, first, boot);
     first->overdue = true;
     return true;
 }
@@ -113,6 +123,17 @@ static void end_one(struct vmm *vmm, const struct ended *ended)
 {
     struct error err = {0};
     (void)vmm_end(vmm, ended->instance, &ended->verdict, &err);
+}
+
+static void refresh_drain(struct vmm *vmm)
+{
+    struct store_cordon cordon;
+    struct error err = {0};
+    if (store_cordon_get(vmm->config.store, &cordon, &err) < 0)
+        return; /* asked again in a second */
+    pthread_mutex_lock(&vmm->lock);
+    vmm->evict_boot_ms = cordon.drain_boot_ms;
+    pthread_mutex_unlock(&vmm->lock);
 }
 
 static void refresh_host(struct vmm *vmm)
@@ -149,6 +170,7 @@ static void *reaper_main(void *context)
                 end_one(vmm, &ended);
             if (refresh) {
                 refresh_host(vmm);
+                refresh_drain(vmm);
                 refresh_at = clock_mono_ms() + 1000;
             }
             if (sweep) {

@@ -99,7 +99,8 @@ static int try_adopt(struct vmm *vmm, struct store_vm *row, const struct priv_in
         vmm_machine_up(vmm, machine, row, clock_mono_ms());
     } else {
         bool gone = err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err);
-        struct vmm_verdict verdict = vmm_verdict(STORE_LOST, gone ? "" : "daemon_restart", err->msg);
+        struct vmm_verdict verdict =
+            vmm_verdict(STORE_LOST, gone ? "" : "daemon_restart", err->msg);
         result = !gone && (error_is_shortage(err) || err->sys == EIO) ? 1 : -1;
         if (result > 0)
             vmm_machine_remove(vmm, machine);

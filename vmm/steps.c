@@ -10,7 +10,12 @@ static int check_capacity(struct vmm_spawning *spawn, struct error *err)
     struct vmm *vmm = spawn->vmm;
     struct store_totals totals;
     struct priv_host host;
+    struct store_cordon cordon;
     vmm_host(vmm, &host);
+    if (store_cordon_get(vmm->config.store, &cordon, err) < 0)
+        return -1;
+    if (cordon.set) /* the insert asks again; here nothing has been done yet */
+        return store_cordon_refuse(&cordon, err);
     if (store_totals(vmm->config.store, &totals, err) < 0)
         return -1;
     if (totals.memory_mib + spawn->spec->memory_mib > host.total_memory_mib)
@@ -174,7 +179,9 @@ static void stop_listening(struct vmm_machine *machine)
 
 static int hello(struct vmm_spawning *spawn, struct error *err)
 {
-    int64_t deadline = clock_mono_ms() + spawn->vmm->config.boot_timeout_ms;
+    struct vmm_defaults defaults;
+    vmm_defaults(spawn->vmm, &defaults);
+    int64_t deadline = clock_mono_ms() + defaults.boot_timeout_ms;
     if (spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0) {
         stop_listening(spawn->machine);
         return 0;
@@ -182,7 +189,7 @@ static int hello(struct vmm_spawning *spawn, struct error *err)
     if (err->code == ERR_GUEST_TIMEOUT) {
         *err = (struct error){0};
         error_set(err, ERR_BOOT_TIMEOUT, 0, "the guest's agent did not say hello within %d ms",
-                  spawn->vmm->config.boot_timeout_ms);
+                  defaults.boot_timeout_ms);
     }
     return -1;
 }

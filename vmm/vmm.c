@@ -46,6 +46,7 @@ int vmm_open(const struct vmm_config *config, struct vmm **ret, struct error *er
     if (vmm == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory at start");
     vmm->config = *config;
+    vmm->defaults = config->defaults;
     vmm->watch = vmm->wake = -1;
     init_locks(vmm);
     curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -78,6 +79,20 @@ void vmm_host(struct vmm *vmm, struct priv_host *ret)
 {
     pthread_mutex_lock(&vmm->lock);
     *ret = vmm->host;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+void vmm_defaults_set(struct vmm *vmm, const struct vmm_defaults *defaults)
+{
+    pthread_mutex_lock(&vmm->lock);
+    vmm->defaults = *defaults;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+void vmm_defaults(struct vmm *vmm, struct vmm_defaults *ret)
+{
+    pthread_mutex_lock(&vmm->lock);
+    *ret = vmm->defaults;
     pthread_mutex_unlock(&vmm->lock);
 }
 

@@ -58,15 +58,20 @@ bool vmm_syscall_name(int number, char out[static VMM_SYSCALL_NAME_SIZE]);
 
 struct vmm;
 
+/* What may change while it runs: from the next spawn on. */
+struct vmm_defaults {
+    char image[ID_NAME_MAX + 1]; /* of a spec without one */
+    int boot_timeout_ms;         /* from start to hello */
+};
+
 struct vmm_config {
     struct priv_client *priv; /* borrowed, like all here */
     struct store *store;
     int state_dir; /* catalogue */
-    const char *default_image;
-    int boot_timeout_ms; /* from start to hello */
     /* A VMM or agent that does not answer within it three times in a row hangs. Each VM is asked
      * every five of it. */
     int answer_timeout_ms;
+    struct vmm_defaults defaults; /* to begin with */
     struct vmm_observer observer;
 };
 
@@ -83,6 +88,10 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err);
 /* Refuses new spawns and execs from now on (ERR_SHUTTING_DOWN). VMs run on. */
 void vmm_drain(struct vmm *vmm);
 void vmm_free(struct vmm *vmm);
+
+/* From the next spawn on. */
+void vmm_defaults_set(struct vmm *vmm, const struct vmm_defaults *defaults);
+void vmm_defaults(struct vmm *vmm, struct vmm_defaults *ret);
 
 /* Latest from the root half (limits, guards, versions); cached, refreshed each second. */
 void vmm_host(struct vmm *vmm, struct priv_host *ret);

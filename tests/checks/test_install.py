@@ -66,8 +66,31 @@ def test_R39_the_unit_keeps_what_adoption_needs(installed: Path) -> None:
     """docs/handover.md: a stop ends no VM and deletes no record."""
     unit = next(installed.rglob("motted.service")).read_text(encoding="utf-8")
     settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
+    assert settings["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert settings["KillMode"] == "process"
     assert settings["RuntimeDirectoryPreserve"] == "yes"
     assert (settings["Type"], settings["NotifyAccess"]) == ("notify", "all")
     forbidden = {"PrivateDevices", "PrivateTmp", "RestrictNamespaces", "ProtectSystem", "Delegate"}
     assert not forbidden & settings.keys()
+
+
+def test_R39_uninstall_removes_what_was_installed_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    etc = root / "etc" / "motte"
+    etc.mkdir(parents=True)
+    (etc / "tokens").write_text("an operator's")
+    other = root / "usr" / "local" / "bin" / "other"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    before = sorted(root.rglob("*"))
+    destination = f"DESTDIR={root}"
+    programs = tree.programs_folder()
+    done = tree.run("env", destination, "cmake", "--install", programs, "--prefix=/usr/local")
+    assert done.returncode == 0, done.stderr
+    assert len(sorted(root.rglob("*"))) > len(before) + 20
+    done = tree.run("env", destination, "cmake", "--build", programs, "--target", "uninstall")
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = {path for path in root.rglob("*") if path.is_file()}
+    assert left == {etc / "tokens", other}
+    motte = set(root.rglob("*motte*"))
+    assert motte == {etc}, "its own folders go when they are empty"

@@ -5,6 +5,8 @@
 #   host     Motte as the service that a user installs, then the core of the system tests
 #   guests   of these, the tests that are about single VMs
 #   mutants  each folder's programs and test, see tests/mutations/run.py
+#   package  Motte as a Debian package, upgraded; then this host is restarted with a VM running
+#   rebooted what is found afterwards
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top" || exit 1
 export PATH=$top/build/venv/bin:/usr/local/bin:$PATH HOME=/root
@@ -39,17 +41,27 @@ echo "inside: the tests begin after $(cut -d' ' -f1 /proc/uptime) s"
 modprobe -a kvm_amd ip_tables ip6_tables iptable_security ip6table_security xt_owner xt_physdev
 motted doctor
 failed=
-if grep -qw motte.suite=guests /proc/cmdline; then
-    suite guests "${guests[@]}"
-elif grep -qw motte.suite=mutants /proc/cmdline; then
+chosen=$(sed -n 's/.*motte\.suite=\([a-z]*\).*/\1/p' /proc/cmdline)
+case $chosen in
+mutants)
     mkdir $results/mutants
     for folder in /mutants/*; do
         mutant "$folder" >"$results/mutants/${folder##*/}"
     done
-else
+    ;;
+host)
     suite service tests/nested/system
     suite host tests/system "${guests[@]/#/--ignore=}"
-fi
+    ;;
+guests) suite guests "${guests[@]}" ;;
+package | rebooted)
+    mkdir -p /var/lib/motte
+    mount /dev/vde /var/lib/motte || failed=yes
+    suite "$chosen" "tests/nested/package/test_$chosen.py"
+    ;;
+esac
 tar -C $results -cf /dev/vdd .
 sync
 echo "inside: the tests end: ${failed:+not }ok"
+# At once, with no process stopped and nothing unmounted: as a host is reset.
+[ "$chosen" != package ] || systemctl reboot --force --force

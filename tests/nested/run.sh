@@ -6,12 +6,13 @@
 # boots an unmodified Linux. Debian with systemd, cgroup v2, xtables as modules; Motte is installed
 # as `cmake --install` does it. Some 20 times slower than a real host: for truth, not for timing.
 # Two machines of one processor each, side by side, with the suites of inside.sh: QEMU's SVM has been
-# seen to corrupt the host's memory when two processors emulate it at once.
+# seen to corrupt the host's memory when two processors emulate it at once. The suites `package` and
+# `rebooted` are two lives of one host, with a disk that outlives the first.
 # DIR is what build.sh made; JUnit files land in RESULTS, all that a host said in DIR/console-*.log.
 set -euo pipefail
 
 readonly boot_seconds=180 run_seconds=840
-suites=(host guests)
+suites=(host guests package rebooted)
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 die() {
@@ -39,6 +40,8 @@ make_tree() {
     rm -rf "$stage"
     DESTDIR=$stage cmake --install "$build/release" >/dev/null
     install -t "$stage/usr/local/bin" "$firecracker" "$jailer"
+    "$top/deploy/make-deb.sh" -b "$build/release" "$stage/usr/local/share/motte-packages" >/dev/null
+    "$top/deploy/make-deb.sh" -b "$build/release" -v 99 "$stage/usr/local/share/motte-packages" >/dev/null
     install -d "$stage/$units"
     sed "s,@TOP@,$top,g" "$here/tests.service" >"$stage/$units/motte-tests.service"
     mkdir "$stage/mutants"
@@ -52,7 +55,14 @@ make_tree() {
 # machine SUITE: until it powers off. Without the TSC's true rate a third of all boots hang in the
 # calibration that a kernel does against an emulated timer.
 machine() {
-    local suite=$1
+    local suite=$1 state=()
+    case $suite in
+    package)
+        truncate -s 0 "$dir/state" && truncate -s 1G "$dir/state"
+        mkfs.ext4 -q -F "$dir/state"
+        ;;&
+    package | rebooted) state=(-drive "if=virtio,format=raw,file=$dir/state") ;;
+    esac
     truncate -s 0 "$dir/results-$suite.tar" && truncate -s 64M "$dir/results-$suite.tar"
     exec timeout -k 5 $((boot_seconds + run_seconds)) qemu-system-x86_64 -M q35 -cpu max \
         -accel tcg,tb-size=512 -smp 1 -m 6G -nodefaults -no-reboot \
@@ -62,7 +72,8 @@ machine() {
         -drive "if=virtio,format=raw,readonly=on,file=$dir/tree.sqfs" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/modules.sqfs" \
         -drive "if=virtio,format=raw,readonly=on,file=$dir/host.sqfs" \
-        -drive "if=virtio,format=raw,file=$dir/results-$suite.tar" </dev/null
+        -drive "if=virtio,format=raw,file=$dir/results-$suite.tar" \
+        "${state[@]}" </dev/null
 }
 
 # wait_for CONSOLE PID LINE SECONDS: until the console shows the line; false when the machine ends
@@ -114,10 +125,19 @@ run_twice() {
 make_tree
 tsc_khz=$("$build/dev/tests/nested/tsc_khz")
 pids=()
-for suite in "${suites[@]}"; do
-    run_twice "$suite" &
+if [ -n "$mutants" ]; then
+    run_twice mutants &
     pids+=($!)
-done
+else
+    run_twice guests &
+    pids+=($!)
+    (
+        host=0
+        run_twice host || host=1
+        run_twice package && run_twice rebooted && exit $host
+    ) &
+    pids+=($!)
+fi
 failed=0
 for pid in "${pids[@]}"; do
     wait "$pid" || failed=1

@@ -4,7 +4,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,43 +11,18 @@ from typing import Any
 import pytest
 
 from harness import host
-from harness.backend import guest_dir
 from harness.client import Client
 from harness.contract import Contract
+from harness.service import CONFIG, SOCKET, fill_catalogue, main_pid, run, vmms
 from harness.waiting import wait_until
 
 pytestmark = pytest.mark.core
-
-SOCKET = "/run/motte/motte.sock"
-UID_BASE, UID_COUNT = 1879048192, 65536
-CONFIG = Path("/etc/motte/motted.conf")
-
-
-def run(*argv: str) -> str:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        log = subprocess.run(
-            ["journalctl", "-u", "motted", "-n", "30", "--no-pager"],
-            check=False,
-            capture_output=True,
-            text=True,
-        ).stdout
-        raise RuntimeError(f"{argv} ended with {done.returncode}:\n{done.stderr}\n{log}")
-    return done.stdout
-
-
-def main_pid() -> int:
-    return int(run("systemctl", "show", "--property=MainPID", "--value", "motted"))
 
 
 def front_pid() -> int:
     return next(
         pid for pid in host.children(main_pid()) if host.status_of(pid)["Name"] == "motte-front"
     )
-
-
-def vmms() -> dict[int, int]:
-    return host.processes_of_uids(UID_BASE, UID_COUNT)
 
 
 def wait_restarted(old: int) -> None:
@@ -69,19 +43,7 @@ def service() -> Iterator[None]:
     run("useradd", "--system", "--user-group", "--no-create-home", "motte")
     example = CONFIG.with_suffix(".conf.example").read_bytes()
     CONFIG.write_bytes(example + b"answer-timeout-ms = 60000\n")
-    for words in (
-        ("kernel", "add", str(guest_dir() / "kernel"), "--name", "debian"),
-        (
-            "image",
-            "add",
-            str(guest_dir() / "python.sqfs"),
-            "--name",
-            "python",
-            "--kernel",
-            "debian",
-        ),
-    ):
-        run("motted", *words)
+    fill_catalogue()
     run("systemctl", "start", "motted")
     yield
     run("systemctl", "stop", "motted")

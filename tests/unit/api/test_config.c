@@ -1,9 +1,10 @@
-/* Arguments and tokens. */
+/* Arguments, tokens, and what a reload may bring. */
 #include "server/internal.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 static enum error_code parse(const char *const *arguments, struct server_config *ret)
 {
@@ -122,4 +123,55 @@ Test(server_tokens, weak_ones_and_names_of_others_are_refused)
     };
     for (size_t i = 0; i < COUNT_OF(bad); i++)
         cr_assert_eq(read_tokens(bad[i], &tokens), ERR_CONFIG, "%s", bad[i]);
+}
+
+/* ---- reload ---- */
+
+static struct priv_reload usual(void)
+{
+    return (struct priv_reload){.protocol = PRIV_PROTOCOL,
+                                .log_level = LOG_LEVEL_INFO,
+                                .boot_timeout_ms = 1000,
+                                .default_image = "debian"};
+}
+
+static void refused(const struct priv_reload *reload)
+{
+    int pair[2];
+    struct priv_reloaded answer;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    cr_assert_eq(send(pair[0], reload, sizeof(*reload), 0), (ssize_t)sizeof(*reload));
+    cr_assert(server_reload(pair[1], NULL, NULL), "and without touching the engine");
+    cr_assert_eq(recv(pair[0], &answer, sizeof(answer), MSG_DONTWAIT), (ssize_t)sizeof(answer));
+    cr_assert_eq(answer.code, ERR_PRIV_REFUSED);
+    cr_assert_neq(answer.message[0], '\0');
+    close(pair[0]);
+    close(pair[1]);
+}
+
+Test(server_reload, what_no_root_half_sends_is_refused)
+{
+    struct priv_reload bad[6];
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        bad[i] = usual();
+    bad[0].protocol++;
+    bad[1].log_level = LOG_LEVEL_DEBUG + 1;
+    bad[2].boot_timeout_ms = 1;
+    bad[3].has_tokens = 1; /* and no descriptor */
+    memset(bad[4].default_image, 'a', sizeof(bad[4].default_image));
+    memcpy(bad[5].default_image, "../etc", sizeof("../etc"));
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        refused(&bad[i]);
+}
+
+Test(server_reload, a_channel_that_ends_or_speaks_otherwise_is_given_up)
+{
+    int pair[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    cr_assert(server_reload(pair[1], NULL, NULL), "nothing has come");
+    cr_assert_eq(send(pair[0], "x", 1, 0), 1);
+    cr_assert_not(server_reload(pair[1], NULL, NULL));
+    close(pair[0]);
+    cr_assert_not(server_reload(pair[1], NULL, NULL));
+    close(pair[1]);
 }

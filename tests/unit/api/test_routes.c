@@ -28,6 +28,7 @@ Test(api_routes, match_by_method_and_shape)
     cr_assert(find("POST", "/vms/a/exec").route->handler == api_exec_create);
     cr_assert(find("GET", "/vms/a/isolation").route->handler == api_isolation_get);
     cr_assert(find("GET", "/vms/a/audit").route->handler == api_audit_get);
+    cr_assert(find("POST", "/admin/drain").route->handler == api_drain);
     cr_assert_str_eq(find("GET", "/vms/a_b-C9").id, "a_b-C9");
     cr_assert_str_eq(find("POST", "/vms/exec/exec").id, "exec");
     cr_assert_str_eq(find("GET", "/images").id, "");
@@ -122,6 +123,9 @@ Test(api_routes, only_health_blocks_nobody_and_needs_nobody)
         bool public = health || strcmp(routes[i].path, "/readyz") == 0;
         cr_assert_eq(routes[i].pool == API_POOL_NONE, health, "%s", routes[i].path);
         cr_assert_eq(routes[i].role == API_ROLE_ANYBODY, public, "%s", routes[i].path);
-        cr_assert_eq(routes[i].body_max > 0, strcmp(routes[i].method, "POST") == 0);
+        bool body = strcmp(routes[i].method, "POST") == 0 && routes[i].handler != api_cordon_set;
+        bool admin = strncmp(routes[i].path, "/admin/", 7) == 0;
+        cr_assert_eq(routes[i].body_max > 0, body, "%s", routes[i].path);
+        cr_assert_eq(routes[i].role == API_ROLE_ADMIN, admin, "%s", routes[i].path);
     }
 }

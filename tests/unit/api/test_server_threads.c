@@ -1,6 +1,8 @@
 /* Many clients at once, then a stop under load: run under ThreadSanitizer too. */
 #include "tests/unit/api/fake.h"
 
+#include <sys/mman.h>
+
 enum { CLIENTS = 8, REQUESTS = 60 };
 
 struct client {
@@ -70,6 +72,38 @@ static bool stop_under_load(struct fake *fake)
     return good;
 }
 
+static void *ask_by_token(void *context)
+{
+    struct client *client = context;
+    for (size_t i = 0; i < REQUESTS; i++) {
+        cleanup_close int fd = http_connect_tcp(client->fake->port);
+        bool sent = fd >= 0 && http_send(fd, "GET /fast HTTP/1.1\r\nHost: x\r\n"
+                                             "Authorization: Bearer " FAKE_TOKEN "\r\n\r\n");
+        struct http_answer answer = sent ? http_read(fd) : (struct http_answer){0};
+        client->wrong += answer.status != 200;
+        http_release(&answer);
+    }
+    return NULL;
+}
+
+/* A caller whose token stays notices nothing of the others' comings and goings. */
+static unsigned replace_tokens_under_load(struct fake *fake)
+{
+    struct client client = {.fake = fake};
+    unsigned wrong = 0;
+    if (pthread_create(&client.thread, NULL, ask_by_token, &client) != 0)
+        return 1;
+    for (unsigned i = 0; i < 200; i++) {
+        struct error err = {0};
+        cleanup_close int fd = memfd_create("tokens", MFD_CLOEXEC);
+        dprintf(fd, "alice = " FAKE_TOKEN "\nother = abcdefghij0123456789%u\n%s", i,
+                i % 2 ? "" : "weak = weak\n");
+        wrong += (server_tokens_replace(fake->tokens, fd, &err) == 0) != (i % 2 == 1);
+    }
+    pthread_join(client.thread, NULL);
+    return wrong + client.wrong;
+}
+
 int main(void)
 {
     struct fake fake;
@@ -79,9 +113,9 @@ int main(void)
     if (!fake_start(&fake, options))
         return 1;
     fake_open(&fake);
-    unsigned wrong = load(&fake);
+    unsigned wrong = load(&fake) + replace_tokens_under_load(&fake);
     if (wrong > 0)
-        fprintf(stderr, "%u requests had no answer\n", wrong);
+        fprintf(stderr, "%u requests had no answer, or a wrong one\n", wrong);
     bool stopped = stop_under_load(&fake);
     if (!stopped)
         fprintf(stderr, "the server did not stop\n");

@@ -114,7 +114,7 @@ Test(store_open, R02_a_first_start_that_was_cut_off_is_taken_up)
     f.store = NULL;
     /* As an interrupted first start leaves it: WAL is on, nothing was committed. */
     sql("DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size;"
-        "DROP TABLE clock; PRAGMA user_version = 0;"
+        "DROP TABLE clock; DROP TABLE cordon; PRAGMA user_version = 0;"
         "PRAGMA application_id = 0; VACUUM");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_add(f.store, "a", "vm");
@@ -157,7 +157,8 @@ Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
     struct store_vm vm = fixture_add(f.store, "a", "vm");
     store_close(f.store);
     f.store = NULL;
-    sql(WITHOUT_3 "DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
+    sql(WITHOUT_3
+        "DROP TABLE cordon; DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_end(f.store, vm.instance);
     uint64_t entries = 0;

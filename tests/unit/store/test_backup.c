@@ -1,0 +1,142 @@
+/* Copies: of one moment, whole, in one file; taken before a migration; and put in place. */
+#include "tests/unit/store/fixture.h"
+
+#include <criterion/criterion.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+static struct fixture f;
+
+static void start(void)
+{
+    struct error err = {0};
+    cr_assert_eq(fixture_open(&f, &err), 0, "%s", err.msg);
+}
+
+static void stop(void)
+{
+    fixture_release(&f);
+}
+
+TestSuite(store_backup, .init = start, .fini = stop);
+
+static const char *in_dir(const char *name)
+{
+    static char path[128];
+    snprintf(path, sizeof(path), "%s/%s", f.dir, name);
+    return path;
+}
+
+static bool there(const char *name)
+{
+    struct stat st;
+    return stat(in_dir(name), &st) == 0;
+}
+
+static long long ask(const char *name, const char *sql)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    cr_assert_eq(sqlite3_open(in_dir(name), &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK, "%s",
+                 sqlite3_errmsg(db));
+    long long number =
+        sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : -1;
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return number;
+}
+
+static void backup(const char *name)
+{
+    struct error err = {0};
+    cr_assert_eq(store_backup(f.dir, name, &err), 0, "%s", err.msg);
+    cr_assert(!there("copy-wal") && !there("copy-shm"), "one file");
+}
+
+static void shut(void)
+{
+    store_close(f.store);
+    f.store = NULL;
+}
+
+Test(store_backup, R02_a_copy_of_a_store_in_use_is_put_back_in_its_place)
+{
+    struct error err = {0};
+    struct store_vm found;
+    char aside[STORE_ASIDE_SIZE];
+    fixture_add(f.store, "a", "copied");
+    backup("copy");
+    cr_assert_eq(ask("copy", "SELECT count(*) FROM vms"), 1);
+    fixture_add(f.store, "a", "later");
+    shut();
+    cr_assert_eq(store_restore(f.dir, "copy", aside, &err), 0, "%s", err.msg);
+    cr_assert(!there("copy"));
+    cr_assert_eq(ask(aside, "SELECT count(*) FROM vms"), 2, "what was there is kept");
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_get(f.store, "a", "copied", &found, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_get(f.store, "a", "later", &found, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_UNKNOWN);
+}
+
+Test(store_backup, a_second_copy_takes_the_place_of_what_a_killed_one_left)
+{
+    FILE *file = fopen(in_dir("copy"), "we");
+    fputs("half", file);
+    fclose(file);
+    backup("copy");
+    cr_assert_eq(ask("copy", "PRAGMA application_id"), 0x6d6f7474);
+}
+
+Test(store_backup, R02_what_is_no_good_copy_changes_nothing)
+{
+    static const char *const spoil[] = {"PRAGMA user_version = 1000", "PRAGMA application_id = 7",
+                                        "PRAGMA writable_schema = ON; DELETE FROM sqlite_schema;"
+                                        "PRAGMA user_version = 0; PRAGMA application_id = 0"};
+    static const enum error_code codes[] = {ERR_STORE_NEWER, ERR_STORE, ERR_STORE};
+    char aside[STORE_ASIDE_SIZE];
+    fixture_add(f.store, "a", "vm");
+    for (size_t i = 0; i < COUNT_OF(spoil) + 1; i++) {
+        struct error err = {0};
+        backup("copy");
+        sqlite3 *db = NULL;
+        if (i < COUNT_OF(spoil)) {
+            cr_assert_eq(sqlite3_open(in_dir("copy"), &db), SQLITE_OK);
+            cr_assert_eq(sqlite3_exec(db, spoil[i], NULL, NULL, NULL), SQLITE_OK);
+            sqlite3_close(db);
+        } else {
+            FILE *file = fopen(in_dir("copy"), "r+e");
+            fseek(file, 4096 + 10, SEEK_SET);
+            for (int at = 0; at < 8000; at++)
+                fputc(0xff, file);
+            fclose(file);
+        }
+        shut();
+        cr_assert_eq(store_restore(f.dir, "copy", aside, &err), -1, "%zu", i);
+        cr_assert_eq(err.code, i < COUNT_OF(codes) ? codes[i] : ERR_STORE, "%zu: %s", i, err.msg);
+        cr_assert(!there(aside), "%zu", i);
+        err = (struct error){0};
+        cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+        cr_assert_eq(ask("motte.db", "SELECT count(*) FROM vms"), 1);
+    }
+}
+
+Test(store_backup, R02_an_older_schema_is_copied_before_it_is_migrated)
+{
+    struct error err = {0};
+    fixture_add(f.store, "a", "vm");
+    cr_assert(!there("motte.db.v2"), "no copy without a migration");
+    for (int turn = 0; turn < 2; turn++) { /* the copy is of the last time */
+        shut();
+        ask("motte.db", "DROP TABLE cordon");
+        ask("motte.db", "PRAGMA user_version = 2");
+        cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+        cr_assert_eq(ask("motte.db", "PRAGMA user_version"), 3);
+        cr_assert_eq(ask("motte.db.v2", "PRAGMA user_version"), 2);
+        cr_assert_eq(ask("motte.db.v2", "SELECT count(*) FROM vms"), 1 + turn);
+        cr_assert_eq(ask("motte.db.v2", "SELECT count(*) FROM sqlite_schema WHERE name = 'cordon'"),
+                     0);
+        cr_assert(!there("motte.db.v2-wal") && !there("motte.db.part"));
+        fixture_add(f.store, "a", turn == 0 ? "second" : "third");
+    }
+}

@@ -2,6 +2,7 @@
 track of."""
 
 import hashlib
+import os
 import shutil
 import sqlite3
 import stat
@@ -211,3 +212,30 @@ def test_R02_what_is_no_good_copy_is_refused_and_changes_nothing(
         assert words in done.stderr, done.stderr
         assert inventory(daemon) == before
     daemon.start()
+
+
+@pytest.mark.testguest
+def test_R41_what_a_captured_front_left_beside_its_inventory_leads_root_nowhere(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """Links of both kinds to what is root's alone; whoever opens them must not be root."""
+    daemon = start()
+    good = tmp_path / "good"
+    assert motted(daemon, "backup", str(good)).returncode == 0
+    daemon.stop()
+    folder = daemon.state_dir / "front"
+    precious = daemon.home / "precious"
+    shutil.copy(good, precious)
+    precious.chmod(0o600)
+    before = precious.read_bytes()
+    trapped = tmp_path / "trapped"
+    (folder / "motte.db").unlink()
+    os.link(precious, folder / "motte.db")
+    assert motted(daemon, "backup", str(trapped)).returncode != 0
+    assert not trapped.exists()
+    for name in ("motte.db-wal", "motte.db-shm", "backup.part", "restore.part", "restore.part-wal"):
+        (folder / name).symlink_to(precious)
+    assert motted(daemon, "backup", str(trapped)).returncode != 0
+    motted(daemon, "restore", str(good))
+    assert precious.read_bytes() == before
+    assert precious.owner() == "root"

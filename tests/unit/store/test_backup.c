@@ -125,18 +125,18 @@ Test(store_backup, R02_an_older_schema_is_copied_before_it_is_migrated)
 {
     struct error err = {0};
     fixture_add(f.store, "a", "vm");
-    cr_assert(!there("motte.db.v2"), "no copy without a migration");
+    cr_assert(!there("motte.db.v3"), "no copy without a migration");
     for (int turn = 0; turn < 2; turn++) { /* the copy is of the last time */
         shut();
         ask("motte.db", "DROP TABLE cordon");
-        ask("motte.db", "PRAGMA user_version = 2");
+        ask("motte.db", "PRAGMA user_version = 3");
         cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
-        cr_assert_eq(ask("motte.db", "PRAGMA user_version"), 3);
-        cr_assert_eq(ask("motte.db.v2", "PRAGMA user_version"), 2);
-        cr_assert_eq(ask("motte.db.v2", "SELECT count(*) FROM vms"), 1 + turn);
-        cr_assert_eq(ask("motte.db.v2", "SELECT count(*) FROM sqlite_schema WHERE name = 'cordon'"),
+        cr_assert_eq(ask("motte.db", "PRAGMA user_version"), 4);
+        cr_assert_eq(ask("motte.db.v3", "PRAGMA user_version"), 3);
+        cr_assert_eq(ask("motte.db.v3", "SELECT count(*) FROM vms"), 1 + turn);
+        cr_assert_eq(ask("motte.db.v3", "SELECT count(*) FROM sqlite_schema WHERE name = 'cordon'"),
                      0);
-        cr_assert(!there("motte.db.v2-wal") && !there("motte.db.part"));
+        cr_assert(!there("motte.db.v3-wal") && !there("motte.db.part"));
         fixture_add(f.store, "a", turn == 0 ? "second" : "third");
     }
 }

@@ -126,16 +126,17 @@ Test(store_open, a_newer_schema_is_refused_untouched)
     store_close(f.store);
     f.store = NULL;
     refused_untouched(ERR_STORE_NEWER, "1000");
-    sql("PRAGMA user_version = 3");
+    sql("PRAGMA user_version = 4");
     cr_assert_eq(reopen(NULL), ERR_NONE, "the right version takes it");
 }
 
-/* What came with schema 3. */
-#define WITHOUT_3                                                                                  \
+/* What came with schemas 3 and 4. */
+#define WITHOUT_3_AND_4                                                                            \
     "ALTER TABLE vms DROP COLUMN expires_wall_ms; ALTER TABLE vms DROP COLUMN idle_s;"             \
     "ALTER TABLE vms DROP COLUMN idle_since_boot_ms; ALTER TABLE vms DROP COLUMN agent;"           \
     "ALTER TABLE vms DROP COLUMN on_unresponsive;"                                                 \
-    "ALTER TABLE certificates DROP COLUMN ended_up_ms; DROP TABLE clock;"
+    "ALTER TABLE certificates DROP COLUMN ended_up_ms; DROP TABLE clock;"                          \
+    "DROP TABLE cordon;"
 
 Test(store_open, R02_vms_from_before_idleness_are_never_idle)
 {
@@ -143,7 +144,7 @@ Test(store_open, R02_vms_from_before_idleness_are_never_idle)
     struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
     store_close(f.store);
     f.store = NULL;
-    sql(WITHOUT_3 "PRAGMA user_version = 2");
+    sql(WITHOUT_3_AND_4 "PRAGMA user_version = 2");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     cr_assert_eq(store_vm_get(f.store, "a", "vm", &back, &err), 0, "%s", err.msg);
     cr_assert(back.idle_s == 0 && back.agent == STORE_AGENT_UNKNOWN &&
@@ -157,8 +158,7 @@ Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
     struct store_vm vm = fixture_add(f.store, "a", "vm");
     store_close(f.store);
     f.store = NULL;
-    sql(WITHOUT_3
-        "DROP TABLE cordon; DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
+    sql(WITHOUT_3_AND_4 "DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_end(f.store, vm.instance);
     uint64_t entries = 0;

@@ -29,7 +29,9 @@ static int find_process(const struct priv_record *record, int *ret_pidfd, struct
 }
 
 struct likeness {
-    bool uid, namespace, cgroup, name; /* name: its command line says whose it is */
+    bool uid, namespace, cgroup;
+    bool name;   /* its command line says whose it is */
+    bool inside; /* it is where only processes of this instance are */
 };
 
 static int look_for_cgroup(const struct priv_server *server, const struct priv_record *record,
@@ -65,6 +67,20 @@ static int look_at(const struct priv_server *server, const struct priv_record *r
     return look_for_cgroup(server, record, &ret->cgroup, err);
 }
 
+/* One that is inside gets this run's limits, which its cgroup may need to be what it should. */
+static int look_and_limit(const struct priv_server *server, const struct priv_record *record,
+                          struct likeness *ret, struct error *err)
+{
+    struct error ignored = {0}; /* CHECK tells */
+    if (look_at(server, record, ret, err) < 0)
+        return -1;
+    ret->inside = ret->namespace || (ret->cgroup && server->cgroups.count > 0);
+    if (!ret->inside)
+        return 0;
+    priv_cgroup_adopt(&server->cgroups, record->instance, record->pid, &ignored);
+    return look_for_cgroup(server, record, &ret->cgroup, err);
+}
+
 /* Pid, start time and boot name one process. It gets a signal only if it also is where only processes
  * of this instance are (a VMM that got out of its namespace or its cgroup is still in the other), and
  * is adopted only if all is as it was made. Where that cannot be read for our want of something nothing
@@ -74,7 +90,7 @@ static int match_process(struct priv_server *server, struct priv_instance_slot *
                          struct error *err)
 {
     const struct priv_record *record = &slot->record;
-    struct error ignored = {0}, unread = {0};
+    struct error unread = {0};
     struct likeness like = {0};
     cleanup_close int pidfd = -1;
     if (record->pid <= 0 || strcmp(record->boot_id, server->boot_id) != 0)
@@ -83,20 +99,14 @@ static int match_process(struct priv_server *server, struct priv_instance_slot *
         return -1;
     if (pidfd < 0)
         return 0;
-    int result = look_at(server, record, &like, &unread);
-    bool inside = like.namespace || (like.cgroup && server->cgroups.count > 0);
-    if (result == 0 && inside) {
-        priv_cgroup_adopt(&server->cgroups, record->instance, record->pid,
-                          &ignored); /* CHECK tells */
-        result = look_for_cgroup(server, record, &like.cgroup, &unread);
-    }
+    int result = look_and_limit(server, record, &like, &unread);
     if (priv_pidfd_ended(pidfd))
         return 0;
     if (result < 0 && error_is_shortage(&unread)) {
         *err = unread;
         return error_wrap(err, "instance %s", record->instance);
     }
-    if (result < 0 || !inside)
+    if (result < 0 || !like.inside)
         return 0;
     slot->matches = like.uid && like.namespace && like.cgroup && like.name;
     slot->pidfd = TAKE_FD(pidfd);

@@ -172,7 +172,7 @@ int store_restore(const char *dir, const char *name, char aside[static STORE_ASI
 {
     char path[PATH_MAX], fresh[PATH_MAX], old[PATH_MAX];
     struct tm utc;
-    time_t now = time(NULL);
+    time_t now = clock_wall_ms() / 1000;
     gmtime_r(&now, &utc);
     strftime(aside, STORE_ASIDE_SIZE, "motte.db.before-%Y%m%dT%H%M%SZ", &utc);
     if (place(dir, database, path, err) < 0 || place(dir, name, fresh, err) < 0 ||

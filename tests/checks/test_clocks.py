@@ -14,7 +14,10 @@ WALL = {
     "base/clock.c": "the one place that asks the kernel",
     "base/log.c": "the time of a line",
     "store/audit.c": "when an entry was made",
+    "store/backup.c": "the name of what a restore put aside",
     "store/change.c": "when a state began or a VM ended",
+    "store/cordon.c": "when it was made, and when a drain will end VMs, for reading",
+    "store/live.c": "when a VM's time will be over, for reading",
     "vmm/isolation.c": "when guards were looked at",
     "vmm/steps.c": "when a VM was asked for and ran",
 }

@@ -75,17 +75,23 @@ def shortages(name: str, count: int) -> list[Shortage]:
 
 
 @pytest.fixture
-def calls(backend: Backend, contract: Contract, start: object) -> Iterator[Bench[FaultyDaemon]]:
+def calls(
+    backend: Backend, contract: Contract, start: object, record_property: Callable[..., None]
+) -> Iterator[Bench[FaultyDaemon]]:
     """`start` sees to it that the shared daemon stands still meanwhile."""
     bench = Bench(FaultyDaemon(backend, OPTIONS), contract, backend.memory_mib)
     yield bench
+    record_property("counted: injected failures of a call", bench.injected.total())
     bench.daemon.close()
 
 
 @pytest.fixture
-def memory(backend: Backend, contract: Contract, start: object) -> Iterator[Bench[ShortDaemon]]:
+def memory(
+    backend: Backend, contract: Contract, start: object, record_property: Callable[..., None]
+) -> Iterator[Bench[ShortDaemon]]:
     bench = Bench(ShortDaemon(backend, OPTIONS), contract, backend.memory_mib)
     yield bench
+    record_property("counted: injected failures of an allocation", bench.injected.total())
     bench.daemon.close()
 
 

@@ -43,7 +43,8 @@ int store_ballast_take(struct store *store, struct error *err)
      * made. */
     if (fallocate(store->ballast, 0, 0, STORE_BALLAST) < 0 && errno != EOPNOTSUPP) {
         int why = errno;
-        (void)ftruncate(store->ballast, 0); /* a part of it is no use */
+        if (ftruncate(store->ballast, 0) < 0) /* a part of it is no use */
+            return error_set(err, ERR_STORE, errno, "giving back room for ending VMs");
         if (why == ENOSPC || why == EDQUOT)
             return error_set(err, ERR_STORE_FULL, 0,
                              "the disk of the state directory has less than %d MiB left, which are "

@@ -82,7 +82,7 @@ def test_R02_backups_under_load_are_whole_and_hold_nobody_up(
         assert ("kept",) in ask(copy, "SELECT id FROM vms WHERE state = 2")
     assert sorted(tmp_path.iterdir()) == copies, "each is one file"
     names = {path.name for path in (daemon.state_dir / "front").iterdir()}
-    assert names == {"motte.db", "motte.db-wal", "motte.db-shm"}
+    assert names == {"motte.db", "motte.db-wal", "motte.db-shm", "ballast"}
 
 
 def test_R02_a_backup_overwrites_nothing_and_says_what_is_wrong(
@@ -133,7 +133,7 @@ def test_R02_after_a_restore_vms_are_adopted_or_ended(
     assert done.returncode == 0, done.stderr
     assert copy.exists()
     names = {path.name for path in (daemon.state_dir / "front").iterdir()}
-    (aside,) = names - {"motte.db"}
+    (aside,) = names - {"motte.db", "ballast"}
     assert aside in done.stdout
     assert ("later",) in ask(daemon.state_dir / "front" / aside, "SELECT id FROM vms")
     assert (daemon.state_dir / "front" / "motte.db").owner() == FRONT_USER

@@ -78,20 +78,22 @@ static bool is_listener(char *line, const char *name)
     return strcmp(field[0] == '/' ? field + 1 : field, name) == 0;
 }
 
-/* Does a socket of that name listen in the VM's network namespace? Its node is there a moment
- * before listen(2), and a connect in between is refused. */
-static bool listens(pid_t pid, const char *name)
+/* Does a socket of that name listen in the VM's network namespace? 1, 0, or -1: it cannot be said. Its
+ * node is there a moment before listen(2), and a connect in between is refused. */
+static int listens(pid_t pid, const char *name, struct error *err)
 {
     char path[32];
     snprintf(path, sizeof(path), "/proc/%d/net/unix", (int)pid);
     cleanup_free char *text = malloc(UNIX_MAX);
-    if (text == NULL || fs_read_at(AT_FDCWD, path, text, UNIX_MAX) < 0)
-        return false;
+    if (text == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for %s", path);
+    if (fs_read_at(AT_FDCWD, path, text, UNIX_MAX) < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "reading %s", path);
     char *rest = text;
     for (char *line; (line = strsep(&rest, "\n")) != NULL;)
         if (is_listener(line, name))
-            return true;
-    return false;
+            return 1;
+    return 0;
 }
 
 static int take_socket(const struct priv_instance_slot *slot, uint32_t gid, int root,
@@ -147,9 +149,12 @@ static int open_socket(struct priv_server *server, const struct priv_instance_sl
     for (;;) {
         struct stat st;
         bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        int heard = there ? listens(slot->record.pid, name, err) : 0;
         if (priv_pidfd_ended(slot->pidfd))
             return priv_slot_exited(slot, err);
-        if (there && listens(slot->record.pid, name))
+        if (heard < 0)
+            return -1;
+        if (heard > 0)
             return take_socket(slot, server->config.front_gid, root, name, err);
         if (!wait_for_news(server, slot, notify, there, deadline))
             return error_set(err, ERR_HYPERVISOR, 0,

@@ -149,6 +149,8 @@ static int open_socket(struct priv_server *server, const struct priv_instance_sl
     for (;;) {
         struct stat st;
         bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        if (!there && errno != ENOENT)
+            return error_set(err, ERR_HYPERVISOR, errno, "looking for the VMM's socket %s", name);
         int heard = there ? listens(slot->record.pid, name, err) : 0;
         if (priv_pidfd_ended(slot->pidfd))
             return priv_slot_exited(slot, err);

@@ -29,21 +29,24 @@ int priv_record_write(int dirfd, struct priv_record *record, struct error *err)
 
 int priv_record_read(int dirfd, const char *instance, struct priv_record *ret, struct error *err)
 {
-    struct priv_record record;
+    struct {
+        struct priv_record record;
+        char extra; /* read too if the file is too long */
+    } file;
+    const struct priv_record *record = &file.record;
     cleanup_close int fd = openat(dirfd, instance, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return error_set(err, ERR_SYSTEM, errno, "opening the record of instance %s", instance);
-    char extra;
-    ssize_t n = read(fd, &record, sizeof(record));
+    ssize_t n = read(fd, &file, sizeof(file.record) + 1);
     if (n < 0)
         return error_set(err, ERR_SYSTEM, errno, "reading the record of instance %s", instance);
-    if (n != (ssize_t)sizeof(record) || read(fd, &extra, 1) != 0 ||
-        memcmp(record.magic, magic, sizeof(magic)) != 0 || record.size != sizeof(record) ||
-        !id_instance_valid(record.instance) || strcmp(record.instance, instance) != 0 ||
-        record.state < PRIV_RESERVED || record.state > PRIV_DEAD || record.pid < 0 ||
-        memchr(record.boot_id, '\0', sizeof(record.boot_id)) == NULL)
+    if (n != (ssize_t)sizeof(file.record) || memcmp(record->magic, magic, sizeof(magic)) != 0 ||
+        record->size != sizeof(*record) || !id_instance_valid(record->instance) ||
+        strcmp(record->instance, instance) != 0 || record->state < PRIV_RESERVED ||
+        record->state > PRIV_DEAD || record->pid < 0 ||
+        memchr(record->boot_id, '\0', sizeof(record->boot_id)) == NULL)
         return error_set(err, ERR_SYSTEM, 0, "the record of instance %s is damaged", instance);
-    *ret = record;
+    *ret = *record;
     return 0;
 }
 

@@ -148,14 +148,17 @@ static int open_socket(struct priv_server *server, const struct priv_instance_sl
     int64_t deadline = clock_mono_ms() + (slot->child ? PRIV_OPEN_TIMEOUT_MS : 0);
     for (;;) {
         struct stat st;
+        struct error unheard = {0};
         bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
         if (!there && errno != ENOENT)
             return error_set(err, ERR_HYPERVISOR, errno, "looking for the VMM's socket %s", name);
-        int heard = there ? listens(slot->record.pid, name, err) : 0;
+        int heard = there ? listens(slot->record.pid, name, &unheard) : 0;
         if (priv_pidfd_ended(slot->pidfd))
             return priv_slot_exited(slot, err);
-        if (heard < 0)
+        if (heard < 0) {
+            *err = unheard;
             return -1;
+        }
         if (heard > 0)
             return take_socket(slot, server->config.front_gid, root, name, err);
         if (!wait_for_news(server, slot, notify, there, deadline))

@@ -17,6 +17,7 @@ from harness.agent import Agent
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
+from harness.kills import kill_both, kill_front, kill_root
 from harness.metrics import scrape, total
 from harness.waiting import wait_until
 
@@ -35,20 +36,6 @@ def stay_away(pid: int) -> int:
         began = agent.uptime_ms()
         wait_until(lambda: agent.uptime_ms() >= began + AWAY_MS, what="the guest's clock stands")
         return int(agent.run("pauses"))
-
-
-def kill_root(daemon: Daemon) -> None:
-    os.kill(daemon.pid, signal.SIGKILL)
-
-
-def kill_front(daemon: Daemon) -> None:
-    os.kill(daemon.front_pid, signal.SIGKILL)
-
-
-def kill_both(daemon: Daemon) -> None:
-    front = daemon.front_pid
-    os.kill(daemon.pid, signal.SIGKILL)
-    os.kill(front, signal.SIGKILL)
 
 
 def terminate(daemon: Daemon) -> None:

@@ -12,22 +12,9 @@ import pytest
 from harness.backend import Backend
 from harness.client import Client, Refused
 from harness.daemon import Daemon
+from harness.kills import kill_both, kill_front, kill_root
 
 Killer = Callable[[Daemon], None]
-
-
-def kill_root(daemon: Daemon) -> None:
-    os.kill(daemon.pid, signal.SIGKILL)
-
-
-def kill_front(daemon: Daemon) -> None:
-    os.kill(daemon.front_pid, signal.SIGKILL)
-
-
-def kill_both(daemon: Daemon) -> None:
-    front = daemon.front_pid
-    os.kill(daemon.pid, signal.SIGKILL)
-    os.kill(front, signal.SIGKILL)
 
 
 KILLERS = pytest.mark.parametrize(

@@ -25,7 +25,6 @@ CYCLES = int(os.environ.get("MOTTE_CYCLES", "500"))
 LIFE = int(os.environ.get("MOTTE_LIFE", "100"))
 AT_ONCE = 16
 WARM_UP = 8 * AT_ONCE  # threads, caches and arenas have grown afterwards
-LIVING = ("running", "spare_chains")  # what `leftovers` counts besides
 GROWTH_MIB = (
     4.0  # of either half, from the warm-up on; leaks of a byte are AddressSanitizer's business
 )
@@ -107,9 +106,9 @@ class Soak:
         caller.close()
         assert self.daemon.vmms() == {}
         assert self.daemon.rows() == 0
-        found = self.daemon.leftovers()
-        self.leaks += sum(len(v) for kind, v in found.items() if kind not in LIVING)
-        self.daemon.assert_no_leftovers()
+        found = self.daemon.left_over()
+        self.leaks += sum(map(len, found.values()))
+        assert not any(found.values()), found
         self.daemon.stop()
 
 

@@ -233,9 +233,13 @@ class Daemon:
         found: dict[str, Any] = json.loads(self.admin("leftovers", "--json").stdout)
         return found
 
-    def assert_no_leftovers(self) -> None:
+    def left_over(self) -> dict[str, list[Any]]:
+        """By kind, without what is in use."""
         found = self.leftovers()
-        kinds = {kind: found[kind] for kind in found if kind not in ("running", "spare_chains")}
+        return {kind: found[kind] for kind in found if kind not in ("running", "spare_chains")}
+
+    def assert_no_leftovers(self) -> None:
+        kinds = self.left_over()
         assert not any(kinds.values()), kinds
 
     def wait_no_leftovers(self, seconds: float = 30) -> None:

@@ -171,3 +171,16 @@ void engine_ended(struct engine *engine, const char *id, enum store_state state,
         abort();
     }
 }
+
+int engine_run(engine_test *const tests[], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct engine engine;
+        int64_t begin = clock_mono_ms();
+        engine_open(&engine);
+        tests[i](&engine);
+        engine_close(&engine);
+        fprintf(stderr, "test %zu: %lld ms\n", i, (long long)(clock_mono_ms() - begin));
+    }
+    return 0;
+}

@@ -32,6 +32,9 @@ struct vmm_recovered engine_restart(struct engine *engine);
 int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct store_vm *ret,
                  struct error *err);
 int engine_exec(struct engine *engine, const char *id, struct error *err);
+/* Each test in an engine of its own; for main(). */
+typedef void engine_test(struct engine *engine);
+int engine_run(engine_test *const tests[], size_t count);
 /* What its certificate says. */
 void engine_ended(struct engine *engine, const char *id, enum store_state state,
                   const char *reason);

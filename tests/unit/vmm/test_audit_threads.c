@@ -193,7 +193,7 @@ static void a_violation_is_told_once(struct engine *engine)
 
 int main(void)
 {
-    static void (*const tests[])(struct engine *) = {
+    static engine_test *const tests[] = {
         a_violation_is_recognised_and_named,
         a_guests_word_is_none,
         an_adopted_vms_log_is_a_claim,
@@ -202,12 +202,5 @@ int main(void)
         an_agent_that_breaks_the_protocol_is_told,
         a_violation_is_told_once,
     };
-    for (size_t i = 0; i < COUNT_OF(tests); i++) {
-        struct engine engine;
-        engine_open(&engine);
-        tests[i](&engine);
-        engine_close(&engine);
-        fprintf(stderr, "test %zu: done\n", i);
-    }
-    return 0;
+    return engine_run(tests, COUNT_OF(tests));
 }

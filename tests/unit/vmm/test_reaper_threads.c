@@ -190,7 +190,7 @@ static void a_row_without_a_vm_is_let_go(struct engine *engine)
 
 int main(void)
 {
-    static void (*const tests[])(struct engine *) = {
+    static engine_test *const tests[] = {
         only_a_keepalive_prolongs_a_life,
         what_no_command_runs_in_is_idle,
         what_a_command_runs_in_is_not,
@@ -198,13 +198,5 @@ int main(void)
         setting_the_wall_clock_ends_and_spares_nobody,
         a_row_without_a_vm_is_let_go,
     };
-    for (size_t i = 0; i < COUNT_OF(tests); i++) {
-        struct engine engine;
-        int64_t begin = clock_mono_ms();
-        engine_open(&engine);
-        tests[i](&engine);
-        engine_close(&engine);
-        fprintf(stderr, "test %zu: %lld ms\n", i, (long long)(clock_mono_ms() - begin));
-    }
-    return 0;
+    return engine_run(tests, COUNT_OF(tests));
 }

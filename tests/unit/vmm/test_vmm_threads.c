@@ -260,7 +260,7 @@ static void a_restart_keeps_what_agrees(struct engine *engine)
 
 int main(void)
 {
-    static void (*const tests[])(struct engine *) = {
+    static engine_test *const tests[] = {
         every_fault_is_undone,
         a_delete_at_every_step_wins,
         a_delete_seen_by_commit_only_is_a_delete,
@@ -271,13 +271,5 @@ int main(void)
         a_reason_outlives_a_locked_store,
         a_restart_keeps_what_agrees,
     };
-    for (size_t i = 0; i < COUNT_OF(tests); i++) {
-        struct engine engine;
-        int64_t begin = clock_mono_ms();
-        engine_open(&engine);
-        tests[i](&engine);
-        engine_close(&engine);
-        fprintf(stderr, "test %zu: %lld ms\n", i, (long long)(clock_mono_ms() - begin));
-    }
-    return 0;
+    return engine_run(tests, COUNT_OF(tests));
 }

@@ -120,7 +120,7 @@ static void many_that_hang_do_not_hide_one(struct engine *engine)
 
 int main(void)
 {
-    static void (*const tests[])(struct engine *) = {
+    static engine_test *const tests[] = {
         a_vmm_that_hangs_is_killed,
         a_vmm_that_says_it_is_another_is_killed,
         a_vmm_that_dies_when_asked_has_crashed,
@@ -128,13 +128,5 @@ int main(void)
         an_agent_that_hangs_ends_its_vm_where_that_was_asked_for,
         many_that_hang_do_not_hide_one,
     };
-    for (size_t i = 0; i < COUNT_OF(tests); i++) {
-        struct engine engine;
-        int64_t begin = clock_mono_ms();
-        engine_open(&engine);
-        tests[i](&engine);
-        engine_close(&engine);
-        fprintf(stderr, "test %zu: %lld ms\n", i, (long long)(clock_mono_ms() - begin));
-    }
-    return 0;
+    return engine_run(tests, COUNT_OF(tests));
 }

@@ -148,7 +148,8 @@ def test_R09_limits_and_defaults_change_with_a_reload(
     client.problem(404, "image_not_found", "POST", "/vms", json={})
     assert client.expect(200, "GET", "/images").json()["default"] == "missing"
     client.expect(200, "GET", "/healthz")
-    assert "motte-front debug: GET /healthz 200" in daemon.log
+    # The line is written when the answer has left.
+    wait_until(lambda: "motte-front debug: GET /healthz 200" in daemon.log)
     daemon.write(max_vms="2", memory_overcommit="0.1", max_memory_mib="200")
     daemon.reload()
     client.create(id="second", **spec)

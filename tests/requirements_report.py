@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 NUMBERS = [f"R{number:02}" for number in range(1, 42)]
+WHY_MAX = 1500
 NUMBER = re.compile(r"(?<![A-Za-z0-9])R(\d{2})(?!\d)")
 
 
@@ -25,6 +26,7 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)  # whole test programs that passed
+    why: dict[str, str] = field(default_factory=dict)  # of those that failed
 
 
 def outcome(case: ElementTree.Element) -> str:
@@ -36,6 +38,13 @@ def outcome(case: ElementTree.Element) -> str:
     return "failed" if status in ("fail", "failed", "errored") else "passed"
 
 
+def reason(case: ElementTree.Element) -> str:
+    """In the words of what failed, on one line."""
+    found = [case.find(kind) for kind in ("failure", "error")]
+    said = " ".join(at.get("message", "") or at.text or "" for at in found if at is not None)
+    return " ".join(said.split())[:WHY_MAX]
+
+
 def read(folder: Path) -> tuple[dict[str, Tally], Tally]:
     by_number: dict[str, Tally] = defaultdict(Tally)
     total = Tally()
@@ -44,6 +53,8 @@ def read(folder: Path) -> tuple[dict[str, Tally], Tally]:
         for case in ElementTree.parse(path).iter("testcase"):
             name = f"{path.stem}: {case.get('classname', '')} {case.get('name', '')}"
             what = outcome(case)
+            if what == "failed":
+                total.why[name] = reason(case)
             # ctest counts whole programs, whose tests Criterion reports one by one.
             if criterion or not case.get("name", "").startswith("test_"):
                 getattr(total, what).append(name)
@@ -107,7 +118,7 @@ def main(folder: Path, everything: bool) -> int:
     print(f"failed    ({len(failed)}): {' '.join(failed)}")
     print(f"not shown ({len(unseen)}): {' '.join(unseen)}")
     for name in total.failed:
-        print(f"  FAILED  {name}")
+        print(f"  FAILED  {name}: {total.why[name]}")
     for name in total.skipped:
         print(f"  skipped {name}")
     lost = decisions_not_held(total) + claims_not_shown(total) if everything else []

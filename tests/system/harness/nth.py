@@ -208,4 +208,4 @@ class Bench(Generic[Made]):
         answers = ", ".join(f"{code} {n}" for code, n in self.answers.most_common())
         print(f"{name}: {self.injected.total()} injections (seed {seed}): {kinds}")
         print(f"{name}: told as: {answers}")
-        assert self.wrong == []
+        assert self.wrong == [], f"MOTTE_SEED={seed} repeats it"

@@ -43,8 +43,8 @@ class Fault:
 
     @property
     def silences(self) -> bool:
-        """Who connects is not accepted as long as there is no descriptor."""
-        return self.sticky and self.front and self.error == errno.EMFILE
+        """Who connects is not accepted as long as there is no descriptor, or no memory for one."""
+        return self.sticky and self.front and self.error in (errno.EMFILE, errno.ENOMEM)
 
     def __str__(self) -> str:
         return f"{self.point}: {error_name(self.error)}{' from then on' if self.sticky else ''}"

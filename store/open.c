@@ -78,7 +78,10 @@ static int open_reader(struct store *store, const char *path, struct error *err)
     if (store_connect(path, &db, err) < 0)
         return -1;
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    if (store_exec(db, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", err) < 0)
+    /* The read opens the log: a connection that is first needed when descriptors are short has its
+     * own already. */
+    if (store_exec(db, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", err) < 0 ||
+        store_exec(db, "SELECT name FROM sqlite_master", err) < 0)
         return -1;
     store->readers[store->ready++] = TAKE_PTR(db);
     return 0;

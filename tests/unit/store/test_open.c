@@ -89,6 +89,24 @@ Test(store_open, R02_an_empty_file_becomes_an_inventory)
     cr_assert_str_eq(back.instance, vm.instance);
 }
 
+static unsigned open_logs(void)
+{
+    unsigned count = 0;
+    for (int fd = 0; fd < 64; fd++) {
+        char link[32], target[128] = "";
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        if (readlink(link, target, sizeof(target) - 1) > 0)
+            count += strstr(target, "/motte.db-wal") != NULL;
+    }
+    return count;
+}
+
+Test(store_open, no_reading_connection_needs_a_descriptor_later)
+{
+    enum { READERS = 4, WRITER = 1 }; /* STORE_READERS */
+    cr_assert_eq(open_logs(), READERS + WRITER);
+}
+
 Test(store_open, the_file_is_for_its_owner_only_whatever_the_umask)
 {
     char other[96];

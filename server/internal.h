@@ -15,8 +15,10 @@ struct server_job {
 };
 
 struct server_pool;
-int server_pool_start(struct server_pool_size size, struct server_pool **ret, struct error *err);
-/* False when the queue is full or the pool ends: the job is then still the caller's. */
+/* No thread yet. */
+int server_pool_open(struct server_pool_size size, struct server_pool **ret, struct error *err);
+/* False when the queue is full, no thread can be had, or the pool ends: the job is then still the
+ * caller's. */
 bool server_pool_submit(struct server_pool *pool, struct server_job *job);
 /* Lets queued and running jobs end until the deadline. 0: all ended, threads joined, pool freed.
  * Else the count of running jobs: queued ones never run, and the pool must stay. NULL: 0. */

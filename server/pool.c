@@ -1,4 +1,7 @@
-/* Worker threads behind a bounded queue. Handlers block; these threads are what they may block. */
+/* Worker threads, and a bounded queue for when all of them work. Handlers block; these threads are
+ * what they may block. A thread is started when it is first needed, and of those that wait the last
+ * one to have worked is called first: so there are as many as were ever busy at once, and the memory
+ * that each keeps for itself is not spread over two hundred. */
 #include "server/internal.h"
 
 #include <errno.h>
@@ -6,23 +9,32 @@
 
 enum { STACK_SIZE = 256 * 1024 }; /* times two hundred threads */
 
+struct worker {
+    struct server_pool *pool;
+    pthread_t thread;
+    pthread_cond_t called;
+    struct server_job *job; /* given to it */
+    struct worker *below;   /* in the stack of those that wait */
+};
+
 struct server_pool {
-    pthread_mutex_t lock; /* guards all below but `threads` */
-    pthread_cond_t work, done;
-    struct server_job *first, **last;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t done;
+    struct server_job *first, **last; /* waiting: only when every worker works */
     unsigned queued, queue_max, running;
     bool closed; /* takes no more */
     bool over;   /* runs no more */
-    unsigned thread_count;
-    pthread_t threads[];
+    struct worker *idle;
+    unsigned started, worker_max;
+    struct worker workers[];
 };
 
-/* The next job, or NULL when the pool is over. */
-static struct server_job *take(struct server_pool *pool)
+/* What the worker does next, or NULL when the pool is over. */
+static struct server_job *next_job(struct worker *worker)
 {
+    struct server_pool *pool = worker->pool;
     pthread_mutex_lock(&pool->lock);
-    while (pool->first == NULL && !pool->over)
-        pthread_cond_wait(&pool->work, &pool->lock);
+    pool->running--;
     struct server_job *job = pool->over ? NULL : pool->first;
     if (job != NULL) {
         pool->first = job->next;
@@ -30,6 +42,14 @@ static struct server_job *take(struct server_pool *pool)
             pool->last = &pool->first;
         pool->queued--;
         pool->running++;
+    } else {
+        if (pool->running == 0)
+            pthread_cond_broadcast(&pool->done);
+        worker->below = pool->idle;
+        pool->idle = worker;
+        while (worker->job == NULL && !pool->over)
+            pthread_cond_wait(&worker->called, &pool->lock);
+        job = TAKE_PTR(worker->job);
     }
     pthread_mutex_unlock(&pool->lock);
     return job;
@@ -37,69 +57,84 @@ static struct server_job *take(struct server_pool *pool)
 
 static void *work(void *context)
 {
-    struct server_pool *pool = context;
-    struct server_job *job = NULL;
-    while ((job = take(pool)) != NULL) {
+    struct worker *worker = context;
+    struct server_job *job = TAKE_PTR(worker->job);
+    while (job != NULL) {
         job->run(job);
-        pthread_mutex_lock(&pool->lock);
-        pool->running--;
-        if (pool->running == 0 && pool->queued == 0)
-            pthread_cond_broadcast(&pool->done);
-        pthread_mutex_unlock(&pool->lock);
+        job = next_job(worker);
     }
     return NULL;
 }
 
-static int start_threads(struct server_pool *pool, unsigned count, struct error *err)
+/* False when there are as many as there may be, or the kernel has none for us now. */
+static bool start_worker(struct server_pool *pool, struct server_job *job)
 {
+    if (pool->started == pool->worker_max)
+        return false;
+    struct worker *worker = &pool->workers[pool->started];
     pthread_attr_t attributes;
+    worker->pool = pool;
+    worker->job = job;
+    pthread_cond_init(&worker->called, NULL);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_SIZE);
-    int result = 0;
-    while (result == 0 && pool->thread_count < count) {
-        result = pthread_create(&pool->threads[pool->thread_count], &attributes, work, pool);
-        if (result == 0)
-            pool->thread_count++;
-    }
+    int result = pthread_create(&worker->thread, &attributes, work, worker);
     pthread_attr_destroy(&attributes);
-    return result == 0 ? 0 : error_set(err, ERR_SYSTEM, result, "cannot start a worker thread");
+    if (result != 0) {
+        pthread_cond_destroy(&worker->called);
+        return false;
+    }
+    pool->started++;
+    return true;
 }
 
-int server_pool_start(struct server_pool_size size, struct server_pool **ret, struct error *err)
+int server_pool_open(struct server_pool_size size, struct server_pool **ret, struct error *err)
 {
-    struct server_pool *pool = calloc(1, sizeof(*pool) + size.threads * sizeof(pool->threads[0]));
+    struct server_pool *pool = calloc(1, sizeof(*pool) + size.threads * sizeof(pool->workers[0]));
     if (pool == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a worker pool");
     pool->last = &pool->first;
     pool->queue_max = size.queue;
+    pool->worker_max = size.threads;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (start_threads(pool, size.threads, err) < 0) {
-        server_pool_stop(pool, 0);
-        return -1;
-    }
     *ret = pool;
     return 0;
+}
+
+static bool enqueue(struct server_pool *pool, struct server_job *job)
+{
+    /* With fewer workers than there may be it would wait for one that may take an hour. */
+    if (pool->started < pool->worker_max || pool->queued == pool->queue_max)
+        return false;
+    job->next = NULL;
+    *pool->last = job;
+    pool->last = &job->next;
+    pool->queued++;
+    return true;
 }
 
 bool server_pool_submit(struct server_pool *pool, struct server_job *job)
 {
     pthread_mutex_lock(&pool->lock);
-    bool fits = !pool->closed && pool->queued < pool->queue_max;
-    if (fits) {
-        job->next = NULL;
-        *pool->last = job;
-        pool->last = &job->next;
-        pool->queued++;
-        pthread_cond_signal(&pool->work);
+    bool taken = !pool->closed;
+    struct worker *worker = pool->idle;
+    if (taken && worker != NULL) {
+        pool->idle = worker->below;
+        worker->job = job;
+        pool->running++;
+        pthread_cond_signal(&worker->called);
+    } else if (taken && start_worker(pool, job)) {
+        pool->running++;
+    } else {
+        taken = taken && enqueue(pool, job);
     }
     pthread_mutex_unlock(&pool->lock);
-    return fits;
+    return taken;
 }
 
 unsigned server_pool_stop(struct server_pool *pool, int64_t deadline_ms)
@@ -111,17 +146,19 @@ unsigned server_pool_stop(struct server_pool *pool, int64_t deadline_ms)
     pthread_mutex_lock(&pool->lock);
     pool->closed = true;
     int waited = 0;
-    while ((pool->running > 0 || pool->queued > 0) && waited != ETIMEDOUT)
+    while (pool->running > 0 && waited != ETIMEDOUT)
         waited = pthread_cond_timedwait(&pool->done, &pool->lock, &until);
     pool->over = true;
     unsigned running = pool->running;
-    pthread_cond_broadcast(&pool->work);
+    for (unsigned i = 0; i < pool->started; i++)
+        pthread_cond_signal(&pool->workers[i].called);
     pthread_mutex_unlock(&pool->lock);
     if (running > 0)
         return running;
-    for (unsigned i = 0; i < pool->thread_count; i++)
-        pthread_join(pool->threads[i], NULL);
-    pthread_cond_destroy(&pool->work);
+    for (unsigned i = 0; i < pool->started; i++) {
+        pthread_join(pool->workers[i].thread, NULL);
+        pthread_cond_destroy(&pool->workers[i].called);
+    }
     pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->lock);
     free(pool);

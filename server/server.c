@@ -124,7 +124,7 @@ static int start_parts(struct server *server, struct error *err)
     if (server_deadlines_start(&server->deadlines, err) < 0)
         return -1;
     for (size_t i = API_POOL_NONE + 1; i < API_POOL_COUNT; i++)
-        if (server_pool_start(server->options.pools[i], &server->pools[i], err) < 0)
+        if (server_pool_open(server->options.pools[i], &server->pools[i], err) < 0)
             return -1;
     for (size_t i = 0; i < server->options.listener_count; i++)
         if (serve_on(&server->listening[i], err) < 0)

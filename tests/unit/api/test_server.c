@@ -2,6 +2,7 @@
 #include "tests/unit/api/fake.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -175,5 +176,41 @@ Test(server_pools, R03_when_full_new_requests_are_refused_at_once)
     struct http_answer second cleanup(http_release) = http_read(queued);
     cr_assert_eq(first.status, 200);
     cr_assert_eq(second.status, 200);
+    cr_assert_eq(fake_stop(&fake), 0);
+}
+
+static unsigned threads(void)
+{
+    DIR *dir = opendir("/proc/self/task");
+    unsigned count = 0;
+    while (dir != NULL && readdir(dir) != NULL)
+        count++;
+    closedir(dir);
+    return count;
+}
+
+Test(server_pools, there_are_as_many_threads_as_were_ever_busy_at_once)
+{
+    enum { IN_A_ROW = 40, AT_ONCE = 5, HARDLY = 3 };
+    cr_assert(fake_start(&fake, (struct server_options){0}));
+    unsigned before = threads();
+    for (int i = 0; i < IN_A_ROW; i++)
+        expect(GET("/fast"), 200, "caller");
+    /* One that has answered may not wait yet when the next request comes. */
+    cr_assert_leq(threads(), before + HARDLY);
+    before = threads();
+    int slow[AT_ONCE];
+    for (int i = 0; i < AT_ONCE; i++) {
+        slow[i] = http_connect_unix(fake.path);
+        cr_assert(http_send(slow[i], GET("/slow")));
+    }
+    cr_assert(fake_wait_inside(&fake, AT_ONCE));
+    cr_assert_eq(threads(), before + AT_ONCE);
+    fake_open(&fake);
+    for (int i = 0; i < AT_ONCE; i++) {
+        struct http_answer answer cleanup(http_release) = http_read(slow[i]);
+        cr_assert_eq(answer.status, 200);
+        close(slow[i]);
+    }
     cr_assert_eq(fake_stop(&fake), 0);
 }

@@ -9,12 +9,13 @@ build=build/coverage
 report=$build/branches.csv
 
 # The spawn driver; its steps with their undos, and the one way by which a VM that is up ends; what a
-# restart and the sweeps after it do. In the root half: KILL, which is the undo of everything; the
+# restart and the sweeps after it do; the table of machines, which all of these change and in which
+# what could not be undone waits. In the root half: KILL, which is the undo of everything; the
 # adoption of what an earlier run left, and the records that it reads; the table of instances, from
 # which adoption takes uids and to which KILL gives them back.
 # What these call for one part of an undo (cgroup.c, the firewall, the store) has failures of its own,
 # which nth-call and the kill matrix stage; the lists of what may fail are much longer there.
-files=(vmm/spawn.c vmm/steps.c vmm/end.c vmm/recover.c vmm/reaper.c
+files=(vmm/spawn.c vmm/steps.c vmm/end.c vmm/recover.c vmm/reaper.c vmm/machine.c
     priv/kill.c priv/adopt.c priv/records.c priv/instances.c)
 # Those that drive them. Where luck decides what one does (rollback), another does it for certain.
 tests='^test_(vmm_|priv_(adopt|records|undo|server_))'

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -102,6 +103,35 @@ int __wrap_pthread_create(pthread_t *ret, const pthread_attr_t *attributes, void
 {
     return refuses(REFUSE_PTHREAD_CREATE) ? errno
                                           : __real_pthread_create(ret, attributes, run, context);
+}
+
+int __real_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+{
+    (void)refuses(REFUSE_PTHREAD_COND_WAIT);
+    return __real_pthread_cond_wait(condition, lock);
+}
+
+int __real_eventfd(unsigned count, int flags);
+int __wrap_eventfd(unsigned count, int flags);
+int __wrap_eventfd(unsigned count, int flags)
+{
+    return refuses(REFUSE_EVENTFD) ? -1 : __real_eventfd(count, flags);
+}
+
+int __real_epoll_create1(int flags);
+int __wrap_epoll_create1(int flags);
+int __wrap_epoll_create1(int flags)
+{
+    return refuses(REFUSE_EPOLL_CREATE1) ? -1 : __real_epoll_create1(flags);
+}
+
+int __real_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
+{
+    return refuses(REFUSE_EPOLL_CTL) ? -1 : __real_epoll_ctl(epoll, what, fd, event);
 }
 
 int __real_openat(int dirfd, const char *path, int flags, ...);

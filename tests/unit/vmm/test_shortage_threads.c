@@ -64,16 +64,15 @@ static void an_id_is_not_taken_twice(struct engine *engine)
 
 /* ---- the n-th of these calls fails, for each n that there is ---- */
 
-static void every_want_of_memory_is_undone(struct engine *engine)
+static void spawn_short_of(struct engine *engine, enum refusable call, unsigned first, int sys)
 {
-    enum { OF_THE_TEST = 1 };
     struct error err = {0};
-    for (unsigned n = OF_THE_TEST, more = 1; more > 0; n++) {
+    for (unsigned n = first, more = 1; more > 0; n++) {
         struct store_vm row;
         err = (struct error){0};
-        refuse(REFUSE_CALLOC, (struct refusal){.after = n, .times = 1, .sys = ENOMEM});
+        refuse(call, (struct refusal){.after = n, .times = 1, .sys = sys});
         int result = engine_spawn(engine, "vm", 60, &row, &err);
-        more = refused(REFUSE_CALLOC);
+        more = refused(call);
         refuse_nothing();
         CHECK(result < 0 ? more > 0 && error_is_shortage(&err) : more == 0);
         if (result == 0)
@@ -82,6 +81,15 @@ static void every_want_of_memory_is_undone(struct engine *engine)
     }
     CHECK(engine_exec(engine, "vm", &err) == 0);
     CHECK(vmm_delete(engine->vmm, "owner", "vm", &err) == 0);
+}
+
+static void every_want_is_undone(struct engine *engine)
+{
+    enum { OF_THE_TEST = 1 };
+    spawn_short_of(engine, REFUSE_CALLOC, OF_THE_TEST, ENOMEM);
+    spawn_short_of(engine, REFUSE_EVENTFD, 0, EMFILE);
+    spawn_short_of(engine, REFUSE_EPOLL_CREATE1, 0, EMFILE);
+    spawn_short_of(engine, REFUSE_EPOLL_CTL, 0, ENOSPC);
 }
 
 /* cJSON's memory, of this thread. */
@@ -189,7 +197,7 @@ int main(void)
     static engine_test *const tests[] = {
         what_is_not_admitted_leaves_nothing,
         an_id_is_not_taken_twice,
-        every_want_of_memory_is_undone,
+        every_want_is_undone,
         every_want_of_memory_for_json_is_undone,
         an_agent_cannot_say_more_than_there_is_room_for,
         a_vmm_that_ran_out_of_memory_says_so,

@@ -22,7 +22,9 @@ target_compile_options(motte_flags INTERFACE
     $<$<BOOL:${MOTTE_WERROR}>:-Werror>)
 target_link_options(motte_flags INTERFACE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
 if(MOTTE_COVERAGE)
-    target_compile_options(motte_flags INTERFACE --coverage -fprofile-update=atomic)
+    # gcc would have execve() write the counts first: priv/child.c's comes behind a filter that stops it
+    target_compile_options(motte_flags INTERFACE --coverage -fprofile-update=atomic
+                           -fno-builtin-execve)
     target_link_options(motte_flags INTERFACE --coverage)
 endif()
 if(MOTTE_SANITIZE)

@@ -12,7 +12,8 @@ static int find_process(const struct priv_record *record, int *ret_pidfd, struct
     uint64_t start = 0;
     *ret_pidfd = -1;
     cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
-    if (pidfd < 0 && errno != ESRCH && errno != EINVAL)
+    /* The last two: the number is a thread's by now (ENOENT since Linux 6.16). */
+    if (pidfd < 0 && errno != ESRCH && errno != EINVAL && errno != ENOENT)
         return error_set(err, ERR_SYSTEM, errno, "looking for the VMM of %s", record->instance);
     if (pidfd < 0)
         return 0;

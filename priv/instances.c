@@ -185,13 +185,11 @@ void priv_slot_forget(struct priv_server *server, struct priv_instance_slot *slo
     struct priv_record gone = slot->record;
     priv_slot_close(server, slot);
     pthread_mutex_lock(&server->lock);
-    for (size_t i = 0; i < server->slot_count; i++) {
-        if (server->slots[i] != slot)
-            continue;
-        server->slots[i] = server->slots[--server->slot_count];
-        free(slot);
-        break;
-    }
+    size_t at = 0; /* it is in the table */
+    while (server->slots[at] != slot)
+        at++;
+    server->slots[at] = server->slots[--server->slot_count];
+    free(slot);
     pthread_mutex_unlock(&server->lock);
     if (server->firewall != NULL)
         priv_firewall_retire(server->firewall, gone.instance);

@@ -2,7 +2,8 @@
 # run.sh [STAGE...]: everything that says whether Motte holds its promises. As root, on Debian 12.
 #
 #   checks       formatting, lint, sizes, symbols, CI files, decisions
-#   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan
+#   unit         unit tests; again under AddressSanitizer and UBSan; thread tests under TSan; whether
+#                they run every branch of the spawn driver, the undos and the recovery
 #   firecracker  system tests on real Firecracker and KVM with the test guest, again under
 #                AddressSanitizer and UBSan; random sequences against a model, a soak; a kill -9 at
 #                every point of a spawn, a delete and a recovery; each call of a spawn, an exec, a
@@ -168,6 +169,7 @@ stage_unit() {
     stage unit-dev 300 unit dev
     stage build-asan 300 compile asan && stage unit-asan 600 unit asan
     stage build-tsan 300 compile tsan && stage unit-tsan 300 unit tsan
+    stage coverage 200 tests/coverage.sh && grep -E '^[a-z]+/[a-z_]+\.c  ' "$results/coverage.log"
 }
 
 stage_firecracker() {

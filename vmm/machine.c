@@ -8,8 +8,6 @@
 
 static void machine_free(struct vmm_machine *machine)
 {
-    if (machine == NULL)
-        return;
     const int fds[] = {machine->gone,  machine->cancel, machine->pidfd, machine->console,
                        machine->vsock, machine->hello,  machine->api,   machine->log};
     for (size_t i = 0; i < COUNT_OF(fds); i++)
@@ -123,15 +121,12 @@ void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine)
         epoll_ctl(vmm->watch, EPOLL_CTL_DEL, machine->log, NULL);
     pthread_mutex_lock(&vmm->lock);
     struct vmm_machine **at = &vmm->machines;
-    while (*at != NULL && *at != machine)
+    while (*at != machine) /* it is there: one thread removes it, once */
         at = &(*at)->next;
-    bool found = *at != NULL;
-    if (found)
-        *at = machine->next;
+    *at = machine->next;
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
-    if (found)
-        vmm_machine_unref(vmm, machine);
+    vmm_machine_unref(vmm, machine);
 }
 
 void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, const struct store_vm *row,

@@ -274,13 +274,13 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
         *err = r.unknown;
         return -1;
     }
+    if (r.failed > 0)
+        return error_set(err, ERR_INTERNAL, 0,
+                         "%u VMs could not be cleaned up; `motted leftovers` lists them", r.failed);
     pthread_mutex_lock(&vmm->lock);
     vmm->recovered = true;
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
-    if (r.failed > 0)
-        return error_set(err, ERR_INTERNAL, 0,
-                         "%u VMs could not be cleaned up; `motted leftovers` lists them", r.failed);
     *ret = (struct vmm_recovered){.adopted = r.adopted, .undone = r.undone, .lost = r.lost};
     return 0;
 }

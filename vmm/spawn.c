@@ -74,8 +74,6 @@ static int run(struct vmm_spawning *spawn, size_t from, size_t to, struct error 
 
 static void spawn_free(struct vmm_spawning *spawn)
 {
-    if (spawn == NULL)
-        return;
     vmm_machine_unref(spawn->vmm, spawn->machine);
     vmm_spec_free(spawn->spec);
     free(spawn);

@@ -71,6 +71,7 @@ void engine_open(struct engine *engine)
 {
     struct error err = {0};
     engine->fds = root_open_fds();
+    engine->memory_mib = 0;
     engine->idle_s = 0;
     engine->on_unresponsive = STORE_KEEP;
     atomic_init(&engine->violations, 0);
@@ -110,13 +111,35 @@ void engine_stop(struct engine *engine)
     root_stop(&engine->root, engine->client);
 }
 
-struct vmm_recovered engine_restart(struct engine *engine)
+void engine_resume(struct engine *engine)
 {
-    struct vmm_recovered recovered;
     struct error err = {0};
     CHECK(fixture_reopen(&engine->fixture, &err) == 0);
     engine->client = root_resume(&engine->root);
     open_vmm(engine);
+}
+
+sqlite3 *engine_connect(const struct engine *engine)
+{
+    sqlite3 *db = NULL;
+    char path[64];
+    snprintf(path, sizeof(path), "%s/motte.db", engine->fixture.dir);
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK && sqlite3_busy_timeout(db, PATIENCE_MS) == 0);
+    return db;
+}
+
+void engine_sql(const struct engine *engine, const char *sql)
+{
+    sqlite3 *db = engine_connect(engine);
+    CHECK(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(db);
+}
+
+struct vmm_recovered engine_restart(struct engine *engine)
+{
+    struct vmm_recovered recovered;
+    struct error err = {0};
+    engine_resume(engine);
     CHECK(vmm_recover(engine->vmm, &recovered, &err) == 0);
     return recovered;
 }
@@ -139,7 +162,7 @@ int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct st
     snprintf(spec->image.name, sizeof(spec->image.name), "script");
     snprintf(spec->labels, sizeof(spec->labels), "{}");
     spec->vcpus = 1;
-    spec->memory_mib = VMM_MEMORY_MIN_MIB;
+    spec->memory_mib = engine->memory_mib != 0 ? engine->memory_mib : VMM_MEMORY_MIN_MIB;
     spec->seccomp = PRIV_SECCOMP_MINIMAL;
     spec->ttl_s = ttl_s;
     spec->idle_s = engine->idle_s;

@@ -6,6 +6,7 @@
 #include "tests/unit/vmm/root.h"
 #include "vmm/internal.h"
 
+#include <sqlite3.h>
 #include <stdatomic.h>
 
 enum { PATIENCE_MS = 30000, BOOT_MS = 1500, ANSWER_MS = 500 };
@@ -18,7 +19,8 @@ struct engine {
     size_t fds; /* of the process, before */
     atomic_uint violations, audits_lost, hung_vmms, hung_agents;
     atomic_int last_violation;
-    int64_t idle_s; /* of the VMs to come, as the next */
+    uint32_t memory_mib; /* of the VMs to come, as the next two; 0: the least */
+    int64_t idle_s;
     enum store_policy on_unresponsive;
 };
 void engine_open(struct engine *engine);
@@ -28,6 +30,11 @@ void engine_empty(struct engine *engine);
 /* The front ends and starts again; VMs, rows and the root half's instances stay. */
 void engine_stop(struct engine *engine);
 struct vmm_recovered engine_restart(struct engine *engine);
+/* The first half of that: nothing is recovered yet. */
+void engine_resume(struct engine *engine);
+/* Another program's connection to the inventory, and SQL through one. */
+sqlite3 *engine_connect(const struct engine *engine);
+void engine_sql(const struct engine *engine, const char *sql);
 
 int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct store_vm *ret,
                  struct error *err);

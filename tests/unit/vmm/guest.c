@@ -25,11 +25,16 @@ bool guest_ended(const struct guest *guest)
     return poll(&p, 1, 0) == 1;
 }
 
+bool plan_moment(const struct plan *plan, const char *instance, enum moment moment)
+{
+    if (plan->call == moment)
+        plan->action(plan->context, instance);
+    return plan->fail == moment;
+}
+
 bool guest_moment(struct guest *guest, enum moment moment)
 {
-    if (guest->plan.call == moment)
-        guest->plan.action(guest->plan.context, guest->instance);
-    return guest->plan.fail == moment;
+    return plan_moment(&guest->plan, guest->instance, moment);
 }
 
 /* ---- sockets ---- */
@@ -114,10 +119,11 @@ static bool lies(const struct guest *guest, enum moment moment, int fd)
 static void put_hello(const struct guest *guest, int fd, const char *first, uint64_t id)
 {
     char text[512];
+    const char *agent = guest->plan.agent != NULL ? guest->plan.agent : "script";
     snprintf(text, sizeof(text),
-             "{\"id\":%llu,%s,\"protocol\":1,\"instance\":\"%s\",\"agent\":\"script\","
-             "\"kernel\":\"none\",\"generation\":0,\"boot_ms\":1}",
-             (unsigned long long)id, first, guest->instance);
+             "{\"id\":%llu,%s,\"protocol\":1,\"instance\":\"%s\",\"agent\":\"%s\","
+             "\"kernel\":\"%s\",\"generation\":0,\"boot_ms\":1}",
+             (unsigned long long)id, first, guest->instance, agent, agent);
     put_frame(fd, WIRE_CONTROL, text);
 }
 
@@ -325,7 +331,8 @@ void guest_launch(struct guest *guest)
     CHECK(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
     guest->log = ends[0];
     guest->log_end = ends[1];
-    CHECK(write(guest->console_end, "first words\n", 12) == 12);
+    if (!guest->plan.mute)
+        CHECK(write(guest->console_end, "first words\n", 12) == 12);
     guest->stop = eventfd(0, EFD_CLOEXEC);
     guest->checked = eventfd(0, EFD_CLOEXEC);
     guest->api = listen_at(guest, "api");

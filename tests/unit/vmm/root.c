@@ -57,9 +57,9 @@ static struct guest *find(struct root *root, const char *instance)
     return guest;
 }
 
-static void op_host(struct answer *answer)
+static void op_host(const struct root *root, struct answer *answer)
 {
-    answer->reply.u.host = (struct priv_host){.hypervisor = PRIV_FIRECRACKER,
+    answer->reply.u.host = (struct priv_host){.hypervisor = root->hypervisor,
                                               .max_vms = 1000,
                                               .max_vcpus = 32,
                                               .max_memory_mib = MEMORY_MIB,
@@ -77,6 +77,7 @@ static void op_reserve(struct root *root, struct answer *answer)
     guest->plan = root->next;
     if (root->choose != NULL)
         root->choose(root->choose_context, &guest->plan);
+    guest->looks = guest->plan;
     bool fail = guest->plan.fail == AT_RESERVE;
     if (!fail) {
         guest->next = root->guests;
@@ -103,35 +104,54 @@ static void op_launch(struct guest *guest, struct answer *answer)
         guest_die(guest);
 }
 
+/* True: refused. */
+static bool looked_at(struct guest *guest, enum moment now, enum error_code code,
+                      struct answer *answer)
+{
+    struct plan *plan = &guest->looks;
+    if (plan->die == now)
+        guest_die(guest);
+    bool fail = plan_moment(plan, guest->instance, now);
+    if (fail && plan->times > 0 && --plan->times == 0)
+        plan->fail = NEVER;
+    if (!fail && !guest_ended(guest))
+        return false;
+    refuse(answer, guest_ended(guest) ? ERR_VMM_EXITED : code);
+    if (fail && plan->code != ERR_NONE) {
+        answer->reply.code = plan->code;
+        answer->reply.sys = plan->sys;
+    }
+    return true;
+}
+
+/* What a front that was restarted asks for; there of a VMM that has ended too. */
+static void op_reopen(struct guest *guest, enum moment now, int fd, struct answer *answer)
+{
+    if (guest->looks.fail != now || !looked_at(guest, now, ERR_HYPERVISOR, answer))
+        give(answer, copy(fd));
+}
+
 static void op_open(struct guest *guest, uint32_t what, struct answer *answer)
 {
     char path[108];
-    if (what == PRIV_SOCKET_LOG && guest->plan.no_log) {
+    if ((what == PRIV_SOCKET_LOG && guest->plan.no_log) || what == PRIV_SOCKET_EVENTS) {
         refuse(answer, ERR_HYPERVISOR);
-        return;
+    } else if (what == PRIV_SOCKET_PIDFD) {
+        op_reopen(guest, AT_OPEN_PIDFD, guest->pidfd, answer);
+    } else if (what == PRIV_SOCKET_CONSOLE) {
+        op_reopen(guest, AT_OPEN_CONSOLE, guest->console, answer);
+    } else if (what == PRIV_SOCKET_LOG) {
+        op_reopen(guest, AT_OPEN_LOG, guest->log, answer);
+    } else if (!looked_at(guest, what == PRIV_SOCKET_API ? AT_OPEN_API : AT_OPEN_VSOCK,
+                          ERR_HYPERVISOR, answer)) {
+        guest_path(guest, what == PRIV_SOCKET_API ? "api" : "vsock", path);
+        give(answer, open(path, O_PATH | O_CLOEXEC));
     }
-    if (what == PRIV_SOCKET_PIDFD || what == PRIV_SOCKET_CONSOLE || what == PRIV_SOCKET_LOG) {
-        int console_or_log = what == PRIV_SOCKET_CONSOLE ? guest->console : guest->log;
-        give(answer, copy(what == PRIV_SOCKET_PIDFD ? guest->pidfd : console_or_log));
-        return;
-    }
-    enum moment now = what == PRIV_SOCKET_API ? AT_OPEN_API : AT_OPEN_VSOCK;
-    if (guest->plan.die == now)
-        guest_die(guest);
-    if (guest_moment(guest, now) || guest_ended(guest)) {
-        refuse(answer, guest_ended(guest) ? ERR_VMM_EXITED : ERR_HYPERVISOR);
-        return;
-    }
-    guest_path(guest, what == PRIV_SOCKET_API ? "api" : "vsock", path);
-    give(answer, open(path, O_PATH | O_CLOEXEC));
 }
 
 static void op_check(struct guest *guest, struct answer *answer)
 {
-    if (guest->plan.die == AT_CHECK)
-        guest_die(guest);
-    if (guest_moment(guest, AT_CHECK) || guest_ended(guest))
-        refuse(answer, guest_ended(guest) ? ERR_VMM_EXITED : ERR_GUARD);
+    (void)looked_at(guest, AT_CHECK, ERR_GUARD, answer);
     eventfd_write(guest->checked, 1);
 }
 
@@ -152,6 +172,7 @@ static void op_kill(struct root *root, struct guest *guest, struct answer *answe
         refuse(answer, ERR_FIREWALL_LOCK);
         return;
     }
+    answer->reply.u.kill.oom_kills = guest->plan.oom_kills;
     if (guest->state == PRIV_LAUNCHED) {
         answer->reply.u.kill.was_running = !guest_ended(guest);
         int status = guest_reap(guest);
@@ -166,10 +187,13 @@ static void op_list(struct root *root, uint32_t index, struct answer *answer)
 {
     pthread_mutex_lock(&root->lock);
     struct guest *guest = root->guests;
+    bool no_list = root->no_list;
     while (guest != NULL && index-- > 0)
         guest = guest->next;
     pthread_mutex_unlock(&root->lock);
-    if (guest == NULL)
+    if (no_list)
+        refuse(answer, ERR_INTERNAL);
+    if (no_list || guest == NULL)
         return;
     answer->reply.u.list = (struct priv_instance){
         .state = guest->state,
@@ -199,7 +223,7 @@ static void dispatch(struct root *root, const struct priv_request *request, stru
 {
     struct guest *guest = find(root, request->instance);
     if (request->op == PRIV_HOST)
-        op_host(answer);
+        op_host(root, answer);
     else if (request->op == PRIV_RESERVE)
         op_reserve(root, answer);
     else if (request->op == PRIV_KILL)
@@ -269,7 +293,7 @@ struct priv_client *root_resume(struct root *root)
 
 struct priv_client *root_start(struct root *root)
 {
-    *root = (struct root){.dir = "/tmp/motte-root-XXXXXX"};
+    *root = (struct root){.dir = "/tmp/motte-root-XXXXXX", .hypervisor = PRIV_FIRECRACKER};
     CHECK(mkdtemp(root->dir) != NULL);
     pthread_mutex_init(&root->lock, NULL);
     return root_resume(root);
@@ -302,6 +326,15 @@ void root_kill_failures(struct root *root, const char *instance, int failures)
     struct guest *guest = find_locked(root, instance);
     CHECK(guest != NULL);
     guest->plan.kill_failures = failures;
+    pthread_mutex_unlock(&root->lock);
+}
+
+void root_replan(struct root *root, const char *instance, struct plan plan)
+{
+    pthread_mutex_lock(&root->lock);
+    struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    guest->looks = plan;
     pthread_mutex_unlock(&root->lock);
 }
 

@@ -31,11 +31,17 @@ enum moment {
     AT_EXEC,
     AT_ASK,   /* the agent is asked for its hello */
     AT_ALIVE, /* and the VMM whether it lives */
+    AT_OPEN_PIDFD,
+    AT_OPEN_CONSOLE,
+    AT_OPEN_LOG,
     MOMENTS,
 };
 
 struct plan {
     enum moment fail; /* refuses, or keeps silent where nobody asks */
+    /* What it refuses CHECK and OPEN with, in the place of its own reason, and how often; 0: always. */
+    enum error_code code;
+    int sys, times;
     enum moment die;  /* the VMM ends; AT_LAUNCH and later */
     enum moment lie;  /* the agent sends what is no frame: AT_HELLO, AT_EXEC, AT_ASK */
     enum moment call; /* calls `action` before it goes on */
@@ -44,6 +50,9 @@ struct plan {
     int kill_failures; /* KILLs that are refused before one is done */
     int blocked;       /* when it ends its log says that this call was blocked; 0: nothing */
     int status;        /* what KILL tells, in place of the truth; 0: the truth */
+    uint32_t oom_kills;
+    const char *agent; /* what it calls itself, as JSON; NULL: script */
+    bool mute;         /* the VMM writes nothing to its console */
     bool no_log;       /* OPEN finds none, as of a VMM that an earlier version started */
     bool no_status;    /* KILL tells none, as for a VMM that an earlier root half started */
 };
@@ -51,8 +60,9 @@ struct plan {
 struct guest {
     struct guest *next;
     char instance[ID_INSTANCE_SIZE];
-    struct plan plan; /* kill_failures: guarded by the root's lock */
-    const char *dir;  /* of its sockets; borrowed */
+    struct plan plan;  /* kill_failures: guarded by the root's lock */
+    struct plan looks; /* the same, until it is replaced: for CHECK and OPEN */
+    const char *dir;   /* of its sockets; borrowed */
     enum priv_state state;
     pid_t pid; /* the VMM */
     int pidfd, console, console_end, log, log_end;
@@ -72,6 +82,7 @@ int guest_reap(struct guest *guest);
 bool guest_ended(const struct guest *guest);
 /* What the plan has for this moment; true: fail. */
 bool guest_moment(struct guest *guest, enum moment moment);
+bool plan_moment(const struct plan *plan, const char *instance, enum moment moment);
 void guest_path(const struct guest *guest, const char *name, char out[static 108]);
 
 struct root {
@@ -80,6 +91,8 @@ struct root {
     pthread_t thread;
     pthread_mutex_t lock; /* guards all below */
     struct guest *guests;
+    enum priv_hypervisor hypervisor;                 /* that HOST tells */
+    bool no_list;                                    /* LIST is refused */
     struct plan next;                                /* of the next instance */
     void (*choose)(void *context, struct plan *ret); /* or NULL: `next` */
     void *choose_context;
@@ -96,6 +109,8 @@ void root_release(struct root *root);
 
 void root_plan(struct root *root, struct plan plan);
 void root_kill_failures(struct root *root, const char *instance, int failures);
+/* Another plan for CHECK and OPEN of one that lives, while there is no front. */
+void root_replan(struct root *root, const char *instance, struct plan plan);
 /* Its guest writes to the serial console. */
 void root_say(struct root *root, const char *instance, const char *text);
 /* The VMM ends by itself. */

@@ -188,6 +188,49 @@ static void a_row_without_a_vm_is_let_go(struct engine *engine)
     remove_vm(engine, "here");
 }
 
+/* The reaper of a front that has not recovered yet leaves the sweep to the test. */
+static void a_sweep_that_fails_is_made_again(struct engine *engine)
+{
+    struct store_vm orphan = fixture_vm("owner", "orphan"), row;
+    struct error err = {0};
+    engine_stop(engine);
+    engine_resume(engine);
+    CHECK(store_vm_insert(engine->fixture.store, &orphan, &err) == 0);
+    engine_sql(engine, "ALTER TABLE vms RENAME TO elsewhere");
+    vmm_sweep(engine->vmm);
+    engine_sql(engine, "ALTER TABLE elsewhere RENAME TO vms");
+    CHECK(lives(engine, "orphan", &row));
+    sqlite3 *other = engine_connect(engine);
+    CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+    vmm_sweep(engine->vmm);
+    CHECK(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_close(other);
+    CHECK(lives(engine, "orphan", &row));
+    vmm_sweep(engine->vmm);
+    engine_ended(engine, "orphan", STORE_LOST, "lost");
+}
+
+/* As if the host had been up for another 31 days, and the last look were an hour ago. */
+static void old_certificates_are_let_go(struct engine *engine)
+{
+    enum { HOUR_MS = 3600 * 1000 };
+    const int64_t month_ms = INT64_C(31) * 24 * HOUR_MS;
+    struct error err = {0};
+    engine_stop(engine);
+    engine_resume(engine);
+    struct store *store = engine->fixture.store;
+    fixture_end(store, fixture_add(store, "owner", "old").instance);
+    CHECK(store_age(store, engine->vmm->boot, clock_boot_ms() - month_ms, 2 * month_ms, &err) == 0);
+    engine->vmm->aged_ms = clock_mono_ms() - HOUR_MS + PATIENCE_MS;
+    vmm_sweep(engine->vmm);
+    engine_ended(engine, "old", STORE_EXITED, "deleted");
+    engine->vmm->aged_ms = clock_mono_ms() - HOUR_MS;
+    vmm_sweep(engine->vmm);
+    struct store_vm row;
+    CHECK(store_vm_get(store, "owner", "old", &row, &err) < 0 && err.code == ERR_VM_UNKNOWN);
+    CHECK(clock_mono_ms() - engine->vmm->aged_ms < HOUR_MS / 2);
+}
+
 int main(void)
 {
     static engine_test *const tests[] = {
@@ -197,6 +240,8 @@ int main(void)
         idleness_outlives_a_restart,
         setting_the_wall_clock_ends_and_spares_nobody,
         a_row_without_a_vm_is_let_go,
+        a_sweep_that_fails_is_made_again,
+        old_certificates_are_let_go,
     };
     return engine_run(tests, COUNT_OF(tests));
 }

@@ -5,8 +5,6 @@
  */
 #include "tests/unit/vmm/engine.h"
 
-#include <sqlite3.h>
-
 /* ---- a fault at each step ---- */
 
 static const struct {
@@ -98,6 +96,24 @@ static void a_delete_at_every_step_wins(struct engine *engine)
         engine_empty(engine);
         engine_ended(engine, "unwanted", STORE_EXITED, "deleted");
     }
+}
+
+/* What failed is told, and the certificate says that nobody wanted it any more. */
+static void a_step_that_fails_beside_a_delete_tells_its_own_error(struct engine *engine)
+{
+    struct deleter deleter = {.engine = engine, .id = "unwanted"};
+    struct store_vm row;
+    struct error err = {0};
+    root_plan(&engine->root,
+              (struct plan){
+                  .fail = AT_GUARD, .call = AT_GUARD, .action = start_delete, .context = &deleter});
+    CHECK(engine_spawn(engine, "unwanted", 60, &row, &err) < 0);
+    CHECK(err.code == ERR_FIREWALL_COMMIT);
+    CHECK(pthread_join(deleter.thread, NULL) == 0);
+    engine_empty(engine);
+    engine_ended(engine, "unwanted", STORE_EXITED, "deleted");
+    err = (struct error){0};
+    CHECK(vmm_delete(engine->vmm, "owner", "nobody", &err) < 0 && err.code == ERR_VM_UNKNOWN);
 }
 
 /* The store says it before the machine does. */
@@ -207,11 +223,8 @@ static void one_that_cannot_end_keeps_nobody_waiting(struct engine *engine)
 static void a_reason_outlives_a_locked_store(struct engine *engine)
 {
     struct store_vm row;
-    sqlite3 *other = NULL;
-    char path[64];
     run(engine, "forgotten", 60, (struct plan){0}, &row);
-    snprintf(path, sizeof(path), "%s/motte.db", engine->fixture.dir);
-    CHECK(sqlite3_open(path, &other) == SQLITE_OK);
+    sqlite3 *other = engine_connect(engine);
     CHECK(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
     root_crash(&engine->root, row.instance);
     struct vmm_machine *machine = vmm_machine_find(engine->vmm, row.instance);
@@ -263,6 +276,7 @@ int main(void)
     static engine_test *const tests[] = {
         every_fault_is_undone,
         a_delete_at_every_step_wins,
+        a_step_that_fails_beside_a_delete_tells_its_own_error,
         a_delete_seen_by_commit_only_is_a_delete,
         ends_are_certified,
         a_delete_ends_a_running_command,

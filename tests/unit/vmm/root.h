@@ -7,6 +7,7 @@
 #include "priv/client.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -31,6 +32,8 @@ enum moment {
     AT_EXEC,
     AT_ASK,   /* the agent is asked for its hello */
     AT_ALIVE, /* and the VMM whether it lives */
+    AT_PAUSE,
+    AT_RESUME,
     MOMENTS,
 };
 
@@ -38,6 +41,7 @@ struct plan {
     enum moment fail; /* refuses, or keeps silent where nobody asks */
     enum moment die;  /* the VMM ends; AT_LAUNCH and later */
     enum moment lie;  /* the agent sends what is no frame: AT_HELLO, AT_EXEC, AT_ASK */
+    enum moment mute; /* does it, and does not answer: AT_PAUSE, AT_RESUME */
     enum moment call; /* calls `action` before it goes on */
     void (*action)(void *context, const char *instance);
     void *context;
@@ -58,8 +62,11 @@ struct guest {
     int pidfd, console, console_end, log, log_end;
     int api, vsock, hello; /* listeners */
     int stop;              /* eventfd: the VMM is to end */
-    bool dies;             /* it was asked whether it lives, and ends of it */
-    int checked;           /* eventfd: CHECK is over, as a death at hello needs it */
+    bool dies;             /* its API was asked for something, and it ends of it */
+    bool in_api;           /* its thread serves the API: nothing else meanwhile */
+    atomic_bool paused;
+    atomic_uint asked; /* whether it lives */
+    int checked;       /* eventfd: CHECK is over, as a death at hello needs it */
     pthread_t thread;
 };
 
@@ -101,6 +108,9 @@ void root_say(struct root *root, const char *instance, const char *text);
 /* The VMM ends by itself. */
 void root_crash(struct root *root, const char *instance);
 size_t root_live(struct root *root);
+/* Whether it is, and how often it was asked whether it lives. */
+bool root_paused(struct root *root, const char *instance);
+unsigned root_asked(struct root *root, const char *instance);
 
 size_t root_open_fds(void);
 

@@ -10,6 +10,8 @@
 api_handler api_vm_create, api_vm_list, api_vm_get, api_vm_delete;
 /* keepalive.c */
 api_handler api_vm_keepalive;
+/* pause.c */
+api_handler api_vm_pause, api_vm_resume;
 /* exec.c */
 api_handler api_exec_create;
 /* isolation.c */

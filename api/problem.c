@@ -42,6 +42,7 @@ static const struct api_problem_kind kinds[ERR_COUNT] = {
     [ERR_VM_GONE] = {404, "The VM has ended", "Create a new VM; the id is free.", 0},
     [ERR_VM_NOT_RUNNING] = {409, "The VM is not running",
                             "Wait until GET /vms/{id} says running; or delete it.", 0},
+    [ERR_VM_PAUSED] = {409, "The VM is paused", "POST /vms/{id}/resume, then try again.", 0},
     [ERR_ID_TAKEN] = {409, "The id is taken",
                       "Choose another id, leave it out, or delete the VM that has it.", 0},
     [ERR_IMAGE_UNKNOWN] = {404, "No such image",
@@ -62,6 +63,9 @@ static const struct api_problem_kind kinds[ERR_COUNT] = {
     [ERR_HYPERVISOR_MISSING] = {503, "No usable hypervisor", DOCTOR, 60},
     [ERR_HYPERVISOR] = {502, "The hypervisor refused",
                         "See detail; if it repeats, run `motted doctor` on the host.", 0},
+    [ERR_HYPERVISOR_TIMEOUT] =
+        {504, "The hypervisor does not answer",
+         "GET /vms/{id} says how the VM is; one whose hypervisor hangs is ended by itself.", 0},
     [ERR_LAUNCH] = {502, "Launch failed", DOCTOR, 0},
     [ERR_VMM_EXITED] = {502, "The VM's process ended",
                         "Create a new VM; the old one's record has the reason.", 0},

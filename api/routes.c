@@ -15,6 +15,8 @@ static const struct api_route routes[] = {
     {"GET",    "/vms/{id}",            api_vm_get,        0,      API_POOL_FAST, CALLER,  false},
     {"DELETE", "/vms/{id}",            api_vm_delete,     0,      API_POOL_LIFE, CALLER,  false},
     {"POST",   "/vms/{id}/keepalive",  api_vm_keepalive,  CREATE, API_POOL_LIFE, CALLER,  false},
+    {"POST",   "/vms/{id}/pause",      api_vm_pause,      0,      API_POOL_LIFE, CALLER,  false},
+    {"POST",   "/vms/{id}/resume",     api_vm_resume,     0,      API_POOL_LIFE, CALLER,  false},
     {"POST",   "/vms/{id}/exec",       api_exec_create,   EXEC,   API_POOL_EXEC, CALLER,  false},
     {"GET",    "/vms/{id}/isolation",  api_isolation_get, 0,      API_POOL_LIFE, CALLER,  false},
     {"GET",    "/vms/{id}/audit",      api_audit_get,     0,      API_POOL_FAST, CALLER,  false},

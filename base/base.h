@@ -48,6 +48,7 @@
     X(VM_UNKNOWN, "vm_not_found")                                                                  \
     X(VM_GONE, "vm_gone")                                                                          \
     X(VM_NOT_RUNNING, "vm_not_running")                                                            \
+    X(VM_PAUSED, "vm_paused")                                                                      \
     X(ID_TAKEN, "id_taken")                                                                        \
     X(IMAGE_UNKNOWN, "image_not_found")                                                            \
     X(IMAGE_CHANGED, "image_changed")                                                              \
@@ -59,6 +60,7 @@
     X(CANCELLED, "cancelled")                                                                      \
     X(HYPERVISOR_MISSING, "no_hypervisor")                                                         \
     X(HYPERVISOR, "hypervisor_failed")                                                             \
+    X(HYPERVISOR_TIMEOUT, "hypervisor_timeout")                                                    \
     X(LAUNCH, "launch_failed")                                                                     \
     X(VMM_EXITED, "vmm_exited")                                                                    \
     X(GUARD, "guard_failed")                                                                       \

@@ -13,6 +13,8 @@ static const char *const kinds[] = {
     [STORE_AUDIT_ENDED] = "ended",
     [STORE_AUDIT_UNRESPONSIVE] = "unresponsive",
     [STORE_AUDIT_RESPONSIVE] = "responsive",
+    [STORE_AUDIT_PAUSED] = "paused",
+    [STORE_AUDIT_RESUMED] = "resumed",
 };
 
 const char *store_audit_kind_name(enum store_audit_kind kind)

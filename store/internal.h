@@ -166,5 +166,6 @@ void store_reader_give(struct store *store, sqlite3 *db);
 /* On a connection the caller holds. */
 int store_find(sqlite3 *db, const char *owner, const char *id, struct store_vm *ret,
                struct error *err);
+int store_find_instance(sqlite3 *db, const char *instance, struct store_vm *ret, struct error *err);
 
 #endif

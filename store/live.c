@@ -1,4 +1,5 @@
-/* What changes about a VM while it runs: how long it is still needed, and whether its agent answers. */
+/* What changes about a VM while it lives: how long it is still needed, whether it is paused, and
+ * whether its agent answers. */
 #include "store/internal.h"
 
 struct keepalive {
@@ -13,9 +14,9 @@ static int keep(sqlite3 *db, void *context, struct error *err)
     struct store_vm *vm = &keepalive->vm;
     if (store_find(db, keepalive->owner, keepalive->id, vm, err) < 0)
         return -1;
-    if (vm->state != STORE_RUNNING)
+    if (vm->state != STORE_RUNNING && vm->state != STORE_PAUSED)
         return error_set(err, ERR_VM_NOT_RUNNING, 0,
-                         "the VM is %s; only a running one can be kept alive",
+                         "the VM is %s; only one that runs or is paused can be kept alive",
                          store_state_name(vm->state));
     int64_t more_ms = (keepalive->ttl_s > 0 ? keepalive->ttl_s : vm->ttl_s) * 1000;
     if (vm->expires_boot_ms < keepalive->boot_ms + more_ms) {
@@ -44,6 +45,59 @@ int store_vm_keepalive(struct store *store, const char *owner, const char *id, i
     if (store_change(store, STORE_ROOM_USUAL, keep, &keepalive, err) < 0)
         return -1;
     *ret = keepalive.vm;
+    return 0;
+}
+
+struct pausing {
+    const char *instance;
+    bool paused;
+    int64_t boot_ms;
+    struct store_vm vm;
+};
+
+static int write_state(sqlite3 *db, const struct store_vm *vm, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db,
+                      "UPDATE vms SET state = ?2, state_wall_ms = ?3, idle_since_boot_ms = ?4"
+                      " WHERE instance = ?1",
+                      &statement, err) < 0 ||
+        store_bind_text(statement, 1, vm->instance, err) < 0 ||
+        store_bind_number(statement, 2, vm->state, err) < 0 ||
+        store_bind_number(statement, 3, vm->state_wall_ms, err) < 0 ||
+        store_bind_number(statement, 4, vm->idle_since_boot_ms, err) < 0)
+        return -1;
+    return store_step(statement, err) < 0 ? -1 : 0;
+}
+
+static int change_paused(sqlite3 *db, void *context, struct error *err)
+{
+    struct pausing *pausing = context;
+    struct store_vm *vm = &pausing->vm;
+    enum store_state wanted = pausing->paused ? STORE_PAUSED : STORE_RUNNING;
+    if (store_find_instance(db, pausing->instance, vm, err) < 0)
+        return -1;
+    if (vm->state != STORE_RUNNING && vm->state != STORE_PAUSED)
+        return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM is %s", store_state_name(vm->state));
+    if (vm->state == wanted)
+        return 0;
+    vm->state = wanted;
+    vm->state_wall_ms = clock_wall_ms();
+    if (!pausing->paused && vm->idle_since_boot_ms > 0)
+        vm->idle_since_boot_ms = pausing->boot_ms;
+    if (write_state(db, vm, err) < 0)
+        return -1;
+    return store_audit_put(db, vm->instance,
+                           pausing->paused ? STORE_AUDIT_PAUSED : STORE_AUDIT_RESUMED, NULL, err);
+}
+
+int store_vm_paused(struct store *store, const char *instance, bool paused, int64_t boot_ms,
+                    struct store_vm *ret, struct error *err)
+{
+    struct pausing pausing = {.instance = instance, .paused = paused, .boot_ms = boot_ms};
+    if (store_change(store, STORE_ROOM_USUAL, change_paused, &pausing, err) < 0)
+        return -1;
+    *ret = pausing.vm;
     return 0;
 }
 

@@ -82,7 +82,7 @@ int store_vm_get(struct store *store, const char *owner, const char *id, struct 
     return result;
 }
 
-static int find_instance(sqlite3 *db, const char *instance, struct store_vm *ret, struct error *err)
+int store_find_instance(sqlite3 *db, const char *instance, struct store_vm *ret, struct error *err)
 {
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_prepare(db, STORE_SELECT_VM " WHERE instance = ?1", &statement, err) < 0 ||
@@ -101,7 +101,7 @@ int store_vm_by_instance(struct store *store, const char *instance, struct store
                          struct error *err)
 {
     sqlite3 *db = store_reader_take(store);
-    int result = find_instance(db, instance, ret, err);
+    int result = store_find_instance(db, instance, ret, err);
     store_reader_give(store, db);
     return result;
 }

@@ -112,7 +112,11 @@ int store_vm_deleting(struct store *store, const char *owner, const char *id, st
 int store_vm_end(struct store *store, const char *instance, enum store_state state,
                  const char *reason, const char *message, const char *console, struct error *err);
 
-/* While it runs: at `boot_ms` somebody said that it is still needed. It will live for ttl_s more, or
+/* Running ⇄ paused; idempotent. Who goes on at `boot_ms` has not been idle. Returns the row.
+ * ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
+int store_vm_paused(struct store *store, const char *instance, bool paused, int64_t boot_ms,
+                    struct store_vm *ret, struct error *err);
+/* While it runs or is paused: at `boot_ms` somebody said that it is still needed. It will live for ttl_s more, or
  * longer if it would anyway; 0: for its own ttl_s. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING.
  * Returns the row. */
 int store_vm_keepalive(struct store *store, const char *owner, const char *id, int64_t ttl_s,
@@ -196,7 +200,7 @@ int store_cordon_refuse(const struct store_cordon *cordon, struct error *err);
 
 /*
  * A ring per VM inside a ring of all, kept after the VM has ended. No entry holds text that a guest
- * or a caller's command made. CREATED, RUNNING and ENDED are written by the changes above, in their
+ * or a caller's command made. CREATED, RUNNING, PAUSED, RESUMED and ENDED are written by the changes above, in their
  * transaction.
  */
 enum store_audit_kind {
@@ -211,6 +215,8 @@ enum store_audit_kind {
     STORE_AUDIT_ENDED,
     STORE_AUDIT_UNRESPONSIVE, /* its VMM or its agent does not answer */
     STORE_AUDIT_RESPONSIVE,   /* its agent answers again */
+    STORE_AUDIT_PAUSED,
+    STORE_AUDIT_RESUMED,
 };
 const char *store_audit_kind_name(enum store_audit_kind kind); /* "created" */
 

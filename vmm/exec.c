@@ -1,29 +1,18 @@
 /* One command in one VM: a service connection, a stream, an answer. */
 #include "vmm/internal.h"
 
-static int find_running(struct vmm *vmm, const char *owner, const char *id,
-                        struct vmm_machine **ret, struct error *err)
+/* A guest that was paused meanwhile is not to blame for its silence. A pause does not stop the time of
+ * a command: its caller waits. */
+static void explain_silence(bool begun, uint32_t timeout_ms, struct error *err)
 {
-    struct store_vm row;
-    if (store_vm_get(vmm->config.store, owner, id, &row, err) < 0)
-        return -1;
-    if (row.state != STORE_RUNNING)
-        return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM is %s; commands need a running one",
-                         store_state_name(row.state));
-    pthread_mutex_lock(&vmm->lock);
-    bool draining = vmm->draining;
-    pthread_mutex_unlock(&vmm->lock);
-    if (draining)
-        return error_set(err, ERR_SHUTTING_DOWN, 0, "motted is stopping; try again in a moment");
-    struct vmm_machine *machine = vmm_machine_find(vmm, row.instance);
-    if (machine != NULL)
-        vmm_machine_settle(vmm, machine); /* the row says `running` a moment before the machine */
-    if (machine == NULL || vmm_machine_gone(machine)) {
-        vmm_machine_unref(vmm, machine);
-        return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM has just ended");
-    }
-    *ret = machine;
-    return 0;
+    *err = (struct error){0};
+    if (begun)
+        error_set(err, ERR_EXEC_TIMEOUT, 0,
+                  "timeout_ms (%u) went by while the VM was paused; the command is killed when the "
+                  "VM goes on",
+                  timeout_ms);
+    else
+        error_set(err, ERR_VM_PAUSED, 0, "the VM was paused before the command could begin");
 }
 
 static int run(struct vmm *vmm, struct vmm_machine *machine,
@@ -31,12 +20,16 @@ static int run(struct vmm *vmm, struct vmm_machine *machine,
                struct error *err)
 {
     struct vsock_conn *conn = NULL;
-    unsigned port = 0;
-    int64_t deadline = clock_mono_ms() + VMM_CONNECT_TIMEOUT_MS;
-    if (vmm->hypervisor->connect(vmm, machine, deadline, &conn, &port, err) < 0)
+    unsigned port = 0, changes = 0;
+    if (vmm_pause_refuse(vmm, machine, &changes, err) < 0)
         return -1;
-    int result = vsock_exec(conn, request, machine->gone, ret, err);
-    vmm->hypervisor->disconnect(vmm, machine, conn, port);
+    int64_t deadline = clock_mono_ms() + VMM_CONNECT_TIMEOUT_MS;
+    bool begun = vmm->hypervisor->connect(vmm, machine, deadline, &conn, &port, err) == 0;
+    int result = begun ? vsock_exec(conn, request, machine->gone, ret, err) : -1;
+    if (begun)
+        vmm->hypervisor->disconnect(vmm, machine, conn, port);
+    if (result < 0 && err->code == ERR_GUEST_TIMEOUT && vmm_pause_since(vmm, machine, changes))
+        explain_silence(begun, request->timeout_ms, err);
     if (result == 0 && ret->timed_out)
         return error_set(err, ERR_EXEC_TIMEOUT, 0,
                          "the command ran longer than timeout_ms (%u) and was killed with all it "
@@ -53,7 +46,7 @@ int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
     struct vmm_machine *machine = NULL;
     *ret = (struct vsock_exec_result){0};
     int64_t begin = clock_mono_us();
-    int result = find_running(vmm, owner, id, &machine, err);
+    int result = vmm_use_find(vmm, owner, id, "commands need a running one", &machine, err);
     if (result == 0) {
         vmm_use_begin(vmm, machine);
         result = run(vmm, machine, request, ret, err);

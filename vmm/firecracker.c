@@ -120,9 +120,19 @@ static int reopen(struct vmm *vmm, struct vmm_machine *machine, struct error *er
     return machine->vsock < 0 ? -1 : 0;
 }
 
-static int alive(struct vmm_machine *machine, int timeout_ms, struct error *err)
+static int alive(struct vmm_machine *machine, int timeout_ms, bool *ret_paused, struct error *err)
 {
-    return vmm_firecracker_api_alive(machine->api, machine->instance, timeout_ms, err);
+    return vmm_firecracker_api_alive(machine->api, machine->instance, timeout_ms, ret_paused, err);
+}
+
+static int pause_guest(struct vmm_machine *machine, int timeout_ms, struct error *err)
+{
+    return vmm_firecracker_api_state(machine->api, "Paused", timeout_ms, err);
+}
+
+static int resume(struct vmm_machine *machine, int timeout_ms, struct error *err)
+{
+    return vmm_firecracker_api_state(machine->api, "Resumed", timeout_ms, err);
 }
 
 static int service(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
@@ -184,6 +194,8 @@ const struct vmm_hypervisor vmm_firecracker = {
     .hello = hello,
     .reopen = reopen,
     .alive = alive,
+    .pause = pause_guest,
+    .resume = resume,
     .connect = service,
     .disconnect = disconnect,
 };

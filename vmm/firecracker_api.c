@@ -103,8 +103,9 @@ static int perform(struct vmm_firecracker_api *api, const char *verb, const char
     if (code == CURLE_OUT_OF_MEMORY)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
     if (code != CURLE_OK)
-        return error_set(err, ERR_HYPERVISOR, 0, "Firecracker did not answer %s: %s", request,
-                         curl_easy_strerror(code));
+        return error_set(err,
+                         code == CURLE_OPERATION_TIMEDOUT ? ERR_HYPERVISOR_TIMEOUT : ERR_HYPERVISOR,
+                         0, "Firecracker did not answer %s: %s", request, curl_easy_strerror(code));
     long status = 0;
     curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, &status);
     if (status == 204 || status == 200)
@@ -112,8 +113,9 @@ static int perform(struct vmm_firecracker_api *api, const char *verb, const char
     return vmm_firecracker_fault(request, status, api->reply.data, api->reply.len, err);
 }
 
-int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
-                            struct error *err)
+/* Takes body. */
+static int request(struct vmm_firecracker_api *api, const char *verb, const char *path, cJSON *body,
+                   struct error *err)
 {
     cleanup_json cJSON *owned = body;
     cleanup_free char *text = owned == NULL ? NULL : json_print(owned);
@@ -121,10 +123,31 @@ int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, c
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for Firecracker's API");
     curl_easy_setopt(api->curl, CURLOPT_POSTFIELDSIZE, (long)strlen(text));
     curl_easy_setopt(api->curl, CURLOPT_POSTFIELDS, text);
-    return perform(api, "PUT", path, err);
+    return perform(api, verb, path, err);
 }
 
-static int check_id(const struct buf *reply, const char *instance, struct error *err)
+int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
+                            struct error *err)
+{
+    return request(api, "PUT", path, body, err);
+}
+
+int vmm_firecracker_api_state(int socket, const char *state, int timeout_ms, struct error *err)
+{
+    struct vmm_firecracker_api *api = vmm_firecracker_api_new(socket, err);
+    if (api == NULL)
+        return -1;
+    curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+    cleanup_json cJSON *body = cJSON_CreateObject();
+    bool whole = json_add_string(body, "state", state) == 0;
+    int result = request(api, "PATCH", "/vm", whole ? TAKE_PTR(body) : NULL, err);
+    vmm_firecracker_api_free(api);
+    return result;
+}
+
+/* Is it who we think, and does its guest run? */
+static int read_info(const struct buf *reply, const char *instance, bool *ret_paused,
+                     struct error *err)
 {
     cleanup_json cJSON *json = NULL;
     if (json_parse(reply->data != NULL ? reply->data : "", reply->len, &json, err) < 0)
@@ -132,10 +155,13 @@ static int check_id(const struct buf *reply, const char *instance, struct error 
     const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "id"));
     if (id == NULL || strcmp(id, instance) != 0)
         return error_set(err, ERR_HYPERVISOR, 0, "Firecracker says that it is another instance");
+    const char *state = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "state"));
+    *ret_paused = state != NULL && strcmp(state, "Paused") == 0;
     return 0;
 }
 
-int vmm_firecracker_api_alive(int socket, const char *instance, int timeout_ms, struct error *err)
+int vmm_firecracker_api_alive(int socket, const char *instance, int timeout_ms, bool *ret_paused,
+                              struct error *err)
 {
     struct vmm_firecracker_api *api = vmm_firecracker_api_new(socket, err);
     if (api == NULL)
@@ -143,7 +169,7 @@ int vmm_firecracker_api_alive(int socket, const char *instance, int timeout_ms, 
     curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     int result = perform(api, "GET", "/", err);
     if (result == 0)
-        result = check_id(&api->reply, instance, err);
+        result = read_info(&api->reply, instance, ret_paused, err);
     vmm_firecracker_api_free(api);
     return result;
 }

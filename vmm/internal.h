@@ -13,6 +13,7 @@ enum {
     VMM_THREAD_SIZE = 16,
     VMM_API_TIMEOUT_MS = 10000,
     VMM_CONNECT_TIMEOUT_MS = 5000,
+    VMM_PAUSE_TIMEOUT_MS = 35000, /* Firecracker waits 30 s for a processor to stop */
     VMM_WATCHERS = 8, /* a VMM or agent that hangs occupies one while it is waited for */
     VMM_SWEEP_MS = 5000,
 };
@@ -112,6 +113,11 @@ struct vmm_machine {
     int64_t ask_ms;
     bool asked;
     unsigned vmm_misses, agent_misses;
+    /* pause.c; guarded by the table's lock, changed by who has `pausing` set, one thread at a time.
+     * `changes` is odd while somebody pauses or resumes it, and another one afterwards. `unsure`: its VMM is to be asked whether this and the
+     * row are so, as after a restart. */
+    bool paused, unsure, pausing;
+    unsigned changes;
     /* Set when taking it away failed (say, the firewall's lock was held): the reaper tries again,
      * not before retry_ms, and the first verdict stands. Written by the thread that ends it. */
     bool doomed;
@@ -159,8 +165,12 @@ struct vmm_hypervisor {
                  struct error *err);
     /* Opens the sockets of a VMM that an earlier front started; waits for nobody. */
     int (*reopen)(struct vmm *vmm, struct vmm_machine *machine, struct error *err);
-    /* Does the VMM itself answer, and as this instance? */
-    int (*alive)(struct vmm_machine *machine, int timeout_ms, struct error *err);
+    /* Does the VMM itself answer, and as this instance? And does its guest run? */
+    int (*alive)(struct vmm_machine *machine, int timeout_ms, bool *ret_paused, struct error *err);
+    /* Stops the guest's processors; lets them go on. Success if they do already. After an error it
+     * is not known whether they do. */
+    int (*pause)(struct vmm_machine *machine, int timeout_ms, struct error *err);
+    int (*resume)(struct vmm_machine *machine, int timeout_ms, struct error *err);
     /* A service connection; give it back with disconnect. */
     int (*connect)(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
                    struct vsock_conn **ret, unsigned *ret_port, struct error *err);
@@ -173,6 +183,7 @@ struct vmm {
     struct vmm_config config;
     const struct vmm_hypervisor *hypervisor;
     char boot[ID_BOOT_SIZE];
+    int pause_timeout_ms; /* VMM_PAUSE_TIMEOUT_MS, but for a test that cannot wait for it */
 
     pthread_mutex_t lock;   /* guards all below and the machines' phase, refs, ports_busy */
     pthread_cond_t changed; /* a machine's phase, a port or the list changed */
@@ -199,19 +210,25 @@ void vmm_firecracker_api_free(struct vmm_firecracker_api *api);
 /* PUT with a JSON body (taken); ERR_HYPERVISOR with Firecracker's fault_message. */
 int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
                             struct error *err);
-/* GET / on a connection of its own: is there an answer in time, and is it the instance's? */
+/* PATCH /vm on a connection of its own: "Paused" or "Resumed". */
+int vmm_firecracker_api_state(int socket /* O_PATH, borrowed */, const char *state, int timeout_ms,
+                              struct error *err);
+/* GET / likewise: is there an answer in time, and is it the instance's? */
 int vmm_firecracker_api_alive(int socket /* O_PATH, borrowed */, const char *instance,
-                              int timeout_ms, struct error *err);
+                              int timeout_ms, bool *ret_paused, struct error *err);
 /* ERR_HYPERVISOR from the body of an answer that refuses; returns -1. */
 int vmm_firecracker_fault(const char *request, long status, const char *reply, size_t len,
                           struct error *err);
 
 /* qmp.c: QEMU's monitor, a connection for each call. */
-int vmm_qmp_command(int socket_fd /* O_PATH, borrowed */, const char *command, struct error *err);
-/* The same on a connection (borrowed, non-blocking). */
-int vmm_qmp_talk(int fd, const char *command, struct error *err);
-/* QEMU greets who connects. */
-int vmm_qmp_alive(int socket_fd /* O_PATH, borrowed */, int timeout_ms, struct error *err);
+int vmm_qmp_command(int socket_fd /* O_PATH, borrowed */, const char *command, int timeout_ms,
+                    struct error *err);
+/* Does it answer, and does its guest run? */
+int vmm_qmp_alive(int socket_fd /* O_PATH, borrowed */, int timeout_ms, bool *ret_paused,
+                  struct error *err);
+/* The same two on a connection (borrowed, non-blocking). */
+int vmm_qmp_talk(int fd, const char *command, int timeout_ms, struct error *err);
+int vmm_qmp_status(int fd, int timeout_ms, bool *ret_paused, struct error *err);
 /* A connection that only listens to QEMU's events from now on. */
 int vmm_qmp_listen(int socket_fd /* O_PATH, borrowed */, struct error *err);
 /* Boots a guest anew whose processors all stay halted for about a second; leaves another alone. */
@@ -292,7 +309,12 @@ int vmm_audit_end(struct vmm *vmm, const char *instance, struct vmm_verdict *ver
 /* isolation.c: the root half's check; what is wrong is told to the observer by line. */
 int vmm_isolation_check(struct vmm *vmm, const char *instance, struct error *err);
 
-/* use.c: a command begins and ends; while one runs a VM is not idle. */
+/* use.c */
+/* The machine (a reference) of a VM that runs or is paused, for a request of its owner's. ERR_VM_UNKNOWN,
+ * ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_SHUTTING_DOWN. */
+int vmm_use_find(struct vmm *vmm, const char *owner, const char *id, const char *wish,
+                 struct vmm_machine **ret, struct error *err);
+/* A command begins and ends; while one runs a VM is not idle. */
 void vmm_use_begin(struct vmm *vmm, struct vmm_machine *machine);
 void vmm_use_end(struct vmm *vmm, struct vmm_machine *machine);
 
@@ -308,6 +330,15 @@ void vmm_watchdog_stop(struct vmm *vmm); /* after `stopping` is set */
 int64_t vmm_watchdog_period_ms(const struct vmm *vmm);
 /* Its agent did not end a command in the time it had: it is unresponsive, and asked at once. */
 void vmm_watchdog_suspect(struct vmm *vmm, struct vmm_machine *machine);
+
+/* pause.c */
+/* ERR_VM_PAUSED, and nothing else, if commands can not run in it. *ret_changes is for the next. */
+int vmm_pause_refuse(struct vmm *vmm, struct vmm_machine *machine, unsigned *ret_changes,
+                     struct error *err);
+/* Was it paused, or did it go on, since it had `changes`? Then it may not have answered for that. */
+bool vmm_pause_since(struct vmm *vmm, const struct vmm_machine *machine, unsigned changes);
+/* Its VMM has just said that it is paused, or is not: where that is news, machine and row follow. */
+void vmm_pause_follow(struct vmm *vmm, struct vmm_machine *machine, bool paused);
 
 /* monitor.c */
 int vmm_monitor_start(struct vmm *vmm, struct error *err);

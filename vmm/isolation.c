@@ -44,9 +44,9 @@ int vmm_isolation(struct vmm *vmm, const char *owner, const char *id, struct vmm
     struct store_vm row;
     if (store_vm_get(vmm->config.store, owner, id, &row, err) < 0)
         return -1;
-    if (row.state != STORE_RUNNING)
+    if (row.state != STORE_RUNNING && row.state != STORE_PAUSED)
         return error_set(err, ERR_VM_NOT_RUNNING, 0,
-                         "the VM is %s; only a running one has guards to look at",
+                         "the VM is %s; only one that runs or is paused has guards to look at",
                          store_state_name(row.state));
     if (collect(vmm, row.instance, ret, err) == 0)
         return 0;

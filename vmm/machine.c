@@ -138,6 +138,7 @@ void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, const struct s
     machine->idle_since_boot_ms = row->idle_since_boot_ms;
     machine->agent = row->agent;
     machine->on_unresponsive = row->on_unresponsive;
+    machine->paused = row->state == STORE_PAUSED;
     machine->ask_ms = ask_ms;
     machine->phase = VMM_UP;
     pthread_cond_broadcast(&vmm->changed);

@@ -73,7 +73,7 @@ static bool expired(const struct vmm_machine *machine, int64_t boot_ms)
 
 static bool idle(const struct vmm_machine *machine, int64_t boot_ms)
 {
-    return machine->idle_ms > 0 && machine->commands == 0 &&
+    return machine->idle_ms > 0 && machine->commands == 0 && !machine->paused &&
            boot_ms >= machine->idle_since_boot_ms + machine->idle_ms;
 }
 

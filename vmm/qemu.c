@@ -38,7 +38,7 @@ static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct 
 
 static int start(struct vmm_machine *machine, struct error *err)
 {
-    return vmm_qmp_command(machine->api, "cont", err);
+    return vmm_qmp_command(machine->api, "cont", VMM_API_TIMEOUT_MS, err);
 }
 
 static int hello_once(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_hello *ret,
@@ -84,9 +84,19 @@ static int reopen(struct vmm *vmm, struct vmm_machine *machine, struct error *er
     return open_ports(vmm, machine, err);
 }
 
-static int alive(struct vmm_machine *machine, int timeout_ms, struct error *err)
+static int alive(struct vmm_machine *machine, int timeout_ms, bool *ret_paused, struct error *err)
 {
-    return vmm_qmp_alive(machine->api, timeout_ms, err);
+    return vmm_qmp_alive(machine->api, timeout_ms, ret_paused, err);
+}
+
+static int pause_guest(struct vmm_machine *machine, int timeout_ms, struct error *err)
+{
+    return vmm_qmp_command(machine->api, "stop", timeout_ms, err);
+}
+
+static int resume(struct vmm_machine *machine, int timeout_ms, struct error *err)
+{
+    return vmm_qmp_command(machine->api, "cont", timeout_ms, err);
 }
 
 /* What an event says: SHUTDOWN's reason is of the list in QEMU's qapi/run-state.json. */
@@ -180,6 +190,8 @@ const struct vmm_hypervisor vmm_qemu = {
     .hello = hello,
     .reopen = reopen,
     .alive = alive,
+    .pause = pause_guest,
+    .resume = resume,
     .connect = service,
     .disconnect = disconnect,
 };

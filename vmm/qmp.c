@@ -36,8 +36,10 @@ static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
         }
         struct pollfd p = {.fd = qmp->fd, .events = POLLIN};
         int left = clock_left_ms(qmp->deadline_ms); /* events without end do not get past it */
-        if (qmp->len == sizeof(qmp->line) || left == 0 || poll(&p, 1, left) <= 0)
-            return error_set(err, ERR_HYPERVISOR, 0, "QEMU's monitor does not answer");
+        if (qmp->len == sizeof(qmp->line))
+            return error_set(err, ERR_HYPERVISOR, 0, "QEMU's monitor answers without end");
+        if (left == 0 || poll(&p, 1, left) <= 0)
+            return error_set(err, ERR_HYPERVISOR_TIMEOUT, 0, "QEMU's monitor does not answer");
         ssize_t n = read(qmp->fd, qmp->line + qmp->len, sizeof(qmp->line) - qmp->len);
         if (n <= 0)
             return error_set(err, ERR_HYPERVISOR, n < 0 ? errno : 0, "QEMU's monitor went away");
@@ -93,10 +95,21 @@ static struct qmp *qmp_open(int fd, int64_t deadline_ms, struct error *err)
     return TAKE_PTR(qmp);
 }
 
-int vmm_qmp_talk(int fd, const char *command, struct error *err)
+int vmm_qmp_talk(int fd, const char *command, int timeout_ms, struct error *err)
 {
-    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + VMM_API_TIMEOUT_MS, err);
+    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + timeout_ms, err);
     return qmp == NULL ? -1 : qmp_execute(qmp, command, NULL, NULL, err);
+}
+
+/* What does not run is paused, whatever stopped it. */
+int vmm_qmp_status(int fd, int timeout_ms, bool *ret_paused, struct error *err)
+{
+    cleanup_json cJSON *status = NULL;
+    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + timeout_ms, err);
+    if (qmp == NULL || qmp_execute(qmp, "query-status", NULL, &status, err) < 0)
+        return -1;
+    *ret_paused = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(status, "running"));
+    return 0;
 }
 
 /* Does every processor stand at a HLT? 1, 0, -1. */
@@ -142,19 +155,16 @@ static int qmp_connect(int socket_fd, struct error *err)
     return TAKE_FD(fd);
 }
 
-int vmm_qmp_command(int socket_fd, const char *command, struct error *err)
+int vmm_qmp_command(int socket_fd, const char *command, int timeout_ms, struct error *err)
 {
     cleanup_close int fd = qmp_connect(socket_fd, err);
-    return fd < 0 ? -1 : vmm_qmp_talk(fd, command, err);
+    return fd < 0 ? -1 : vmm_qmp_talk(fd, command, timeout_ms, err);
 }
 
-int vmm_qmp_alive(int socket_fd, int timeout_ms, struct error *err)
+int vmm_qmp_alive(int socket_fd, int timeout_ms, bool *ret_paused, struct error *err)
 {
     cleanup_close int fd = qmp_connect(socket_fd, err);
-    if (fd < 0)
-        return -1;
-    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + timeout_ms, err);
-    return qmp == NULL ? -1 : 0;
+    return fd < 0 ? -1 : vmm_qmp_status(fd, timeout_ms, ret_paused, err);
 }
 
 /* Nothing is waited for: a QEMU that hangs must not hold up who only listens. */

@@ -96,6 +96,7 @@ static int try_adopt(struct vmm *vmm, struct store_vm *row, const struct priv_in
     if (result == 0) {
         vmm_audit_guards(vmm, row->instance, STORE_AUDIT_ADOPTED);
         end_use(vmm, row);
+        machine->unsure = true; /* whether it is paused; its VMM is asked for that later */
         vmm_machine_up(vmm, machine, row, clock_mono_ms());
     } else {
         bool gone = err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err);

@@ -1,6 +1,31 @@
 /* Whether a VM is in use: commands that run in it, and callers who say that they still need it. */
 #include "vmm/internal.h"
 
+int vmm_use_find(struct vmm *vmm, const char *owner, const char *id, const char *wish,
+                 struct vmm_machine **ret, struct error *err)
+{
+    struct store_vm row;
+    if (store_vm_get(vmm->config.store, owner, id, &row, err) < 0)
+        return -1;
+    if (row.state != STORE_RUNNING && row.state != STORE_PAUSED)
+        return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM is %s; %s",
+                         store_state_name(row.state), wish);
+    pthread_mutex_lock(&vmm->lock);
+    bool draining = vmm->draining;
+    pthread_mutex_unlock(&vmm->lock);
+    if (draining)
+        return error_set(err, ERR_SHUTTING_DOWN, 0, "motted is stopping; try again in a moment");
+    struct vmm_machine *machine = vmm_machine_find(vmm, row.instance);
+    if (machine != NULL)
+        vmm_machine_settle(vmm, machine); /* the row says `running` a moment before the machine */
+    if (machine == NULL || vmm_machine_gone(machine)) {
+        vmm_machine_unref(vmm, machine);
+        return error_set(err, ERR_VM_NOT_RUNNING, 0, "the VM has just ended");
+    }
+    *ret = machine;
+    return 0;
+}
+
 /* One more command, or one less. The first and the last are told to the store, so that a restart
  * does not make an idle VM busy or a busy one idle. Not being able to is no reason to refuse a
  * command: what is held here decides. */

@@ -47,6 +47,7 @@ int vmm_open(const struct vmm_config *config, struct vmm **ret, struct error *er
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory at start");
     vmm->config = *config;
     vmm->defaults = config->defaults;
+    vmm->pause_timeout_ms = VMM_PAUSE_TIMEOUT_MS;
     vmm->watch = vmm->wake = -1;
     init_locks(vmm);
     curl_global_init(CURL_GLOBAL_DEFAULT);

@@ -117,13 +117,24 @@ int vmm_spawn_finish(struct vmm_spawning *spawning /* taken */, struct store_vm 
  * `deleting` and is tried again until it is gone. */
 int vmm_delete(struct vmm *vmm, const char *owner, const char *id, struct error *err);
 
-/* A running VM is still needed: it will live for ttl_s more (0: its own ttl_s), or longer if it would
+/* Freezes a running VM: its guest runs no instruction until it is resumed. Also one that is paused,
+ * or runs, already. Its life goes on to end at its time; it does not become idle meanwhile. Returns
+ * the row. On failure the VM is as it was, or as its row says; a VMM that hangs is the watchdog's.
+ * ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_BUSY (another thread is just at it),
+ * ERR_HYPERVISOR, ERR_HYPERVISOR_TIMEOUT. */
+int vmm_pause(struct vmm *vmm, const char *owner, const char *id, struct store_vm *ret,
+              struct error *err);
+int vmm_resume(struct vmm *vmm, const char *owner, const char *id, struct store_vm *ret,
+               struct error *err);
+
+/* A running or paused VM is still needed: it will live for ttl_s more (0: its own ttl_s), or longer if it would
  * anyway, and has not been idle. Returns the row. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
 int vmm_keepalive(struct vmm *vmm, const char *owner, const char *id, int64_t ttl_s,
                   struct store_vm *ret, struct error *err);
 
-/* Runs one command. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_EXEC_TIMEOUT (result
- * filled all the same: release it), ERR_GUEST_*, ERR_BUSY (no free serial port). */
+/* Runs one command. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_VM_PAUSED, ERR_EXEC_TIMEOUT
+ * (result filled all the same: release it), ERR_GUEST_*, ERR_BUSY (no free serial port). A VM that is
+ * paused under it keeps it, and its time goes on. */
 int vmm_exec(struct vmm *vmm, const char *owner, const char *id,
              const struct vsock_exec_request *request, struct vsock_exec_result *ret,
              struct error *err);
@@ -137,7 +148,7 @@ struct vmm_isolation {
     size_t count;
     struct priv_line lines[PRIV_LINES_MAX];
 };
-/* The lines that the check of its spawn went through. A guard that is not right is no error: `ok`
+/* Running or paused. The lines that the check of its spawn went through. A guard that is not right is no error: `ok`
  * says so. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
 int vmm_isolation(struct vmm *vmm, const char *owner, const char *id, struct vmm_isolation *ret,
                   struct error *err);

@@ -95,20 +95,37 @@ static int64_t again(const struct vmm *vmm, const struct vmm_machine *machine, i
     return begin_ms + (periods < PERIODS_MAX ? periods : PERIODS_MAX) * vmm_watchdog_period_ms(vmm);
 }
 
-static void ask(struct vmm *vmm, struct vmm_machine *machine)
+/* `changes`: the machine's, before. A VMM that stops its guest's processors answers nobody meanwhile,
+ * and a guest that is paused cannot answer. */
+static void ask(struct vmm *vmm, struct vmm_machine *machine, unsigned changes)
 {
     struct error err = {0};
-    if (vmm->hypervisor->alive(machine, vmm->config.answer_timeout_ms, &err) < 0) {
-        miss_vmm(vmm, machine, &err);
+    bool paused = false;
+    if (vmm->hypervisor->alive(machine, vmm->config.answer_timeout_ms, &paused, &err) < 0) {
+        if (!vmm_pause_since(vmm, machine, changes))
+            miss_vmm(vmm, machine, &err);
         return;
     }
     machine->vmm_misses = 0;
+    vmm_pause_follow(vmm, machine, paused);
+    if (paused) {
+        machine->agent_misses = 0;
+        return;
+    }
     if (ask_agent(vmm, machine, &err) < 0) {
-        miss_agent(vmm, machine, &err);
+        if (!vmm_pause_since(vmm, machine, changes))
+            miss_agent(vmm, machine, &err);
         return;
     }
     machine->agent_misses = 0;
     set_agent(vmm, machine, STORE_AGENT_RESPONSIVE);
+}
+
+/* While it is being paused its VMM has other things to do. */
+static bool askable(const struct vmm_machine *machine)
+{
+    return machine->phase == VMM_UP && !machine->doomed && !machine->asked &&
+           machine->changes % 2 == 0;
 }
 
 /* The one that has waited longest, or NULL and how long there is nobody. The table's lock is held. */
@@ -117,8 +134,7 @@ static struct vmm_machine *next(const struct vmm *vmm, int64_t *ret_wait_ms)
     struct vmm_machine *first = NULL;
     int64_t now = clock_mono_ms();
     for (struct vmm_machine *m = vmm->machines; m != NULL && vmm->recovered; m = m->next)
-        if (m->phase == VMM_UP && !m->doomed && !m->asked &&
-            (first == NULL || m->ask_ms < first->ask_ms))
+        if (askable(m) && (first == NULL || m->ask_ms < first->ask_ms))
             first = m;
     if (first != NULL && first->ask_ms <= now)
         return first;
@@ -150,11 +166,12 @@ static void *watcher_main(void *context)
             wait_for(vmm, wait_ms);
             continue;
         }
+        unsigned changes = machine->changes;
         machine->asked = true;
         machine->refs++;
         pthread_mutex_unlock(&vmm->lock);
         int64_t begin = clock_mono_ms();
-        ask(vmm, machine);
+        ask(vmm, machine, changes);
         pthread_mutex_lock(&vmm->lock);
         machine->asked = false;
         machine->ask_ms = again(vmm, machine, begin);

@@ -179,13 +179,13 @@ int vsock_exec(struct vsock_conn *conn, const struct vsock_exec_request *request
     int64_t deadline_ms = clock_mono_ms() + request->timeout_ms + GRACE_MS;
     if (send_request(&run, err))
         return -1;
-    if (pump(&run, cancel, deadline_ms, err)) {
-        if (err->code != ERR_GUEST_REFUSED)
-            conn->over = true;
+    int ended = pump(&run, cancel, deadline_ms, err);
+    if (ended < 0 && err->code != ERR_GUEST_REFUSED)
+        conn->over = true;
+    if (ended < 0 && err->code != ERR_GUEST_TIMEOUT)
         return -1;
-    }
     result.duration_ms = (clock_mono_us() - start_us) / 1000;
     *ret = result;
     result = (struct vsock_exec_result){0};
-    return 0;
+    return ended;
 }

@@ -1,4 +1,5 @@
-"""kill -9 before and after every call by which a spawn, a delete or a recovery changes something.
+"""kill -9 before and after every call by which a spawn, a pause, a delete or a recovery changes
+something.
 
 Which calls there are is not written down here: a run under the tracer records them, so a new step
 is a new point by itself. After each kill motted is started again, and then a VM that ran meanwhile
@@ -6,13 +7,15 @@ still runs as the same process and answers, the one that was being made or delet
 or not at all, and nothing is left that belongs to neither."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from harness import host
+from harness import host, vmm
 from harness.backend import Backend
 from harness.client import Client, Refused
 from harness.contract import Contract
@@ -36,6 +39,7 @@ class Matrix:
         self.existing = 0  # points to kill at, and those where it was done and survived
         self.tested = 0
         self.missed: list[str] = []
+        self.found: Counter[str] = Counter()  # states of the other VM after a kill
         self.daemon.start_plain()
         with self.client() as client:
             self.instance = client.create(id=STAYS, memory_mib=self.memory)["instance"]
@@ -54,8 +58,7 @@ class Matrix:
             assert client.exec(STAYS, ["echo", "still here"]).out.strip() == "still here", killed_at
             for vm in client.list():
                 if vm["id"] != STAYS:
-                    assert vm["state"] == "running", f"{killed_at}: {vm}"
-                    assert client.exec(vm["id"], ["true"]).code == 0, killed_at
+                    self.check_other(client, vm, killed_at)
                     client.delete(vm["id"])
         running = self.daemon.vmms()
         assert list(running) == [self.pid], f"{killed_at}: {[host.status_of(p) for p in running]}"
@@ -65,6 +68,18 @@ class Matrix:
             raise AssertionError(f"{killed_at}: {left}") from left
         groups = {Path(path).name for path in host.cgroups_named(self.daemon.cgroup)}
         assert groups == {self.instance}, killed_at
+
+    def check_other(self, client: Client, vm: dict[str, Any], killed_at: str) -> None:
+        """It runs, or is paused and says so, and goes on."""
+        path = f"/vms/{vm['id']}/exec"
+        answer = client.request("POST", path, json={"argv": ["true"]})
+        frozen = vmm.is_paused(self.daemon.backend, self.daemon.vmm_of(vm["instance"]))
+        assert answer.status_code == (409 if frozen else 200), f"{killed_at}: {answer.text}"
+        now = client.get(vm["id"])
+        assert now["state"] == ("paused" if frozen else "running"), f"{killed_at}: {now}"
+        self.found[now["state"]] += 1
+        client.resume(vm["id"])
+        assert client.exec(vm["id"], ["true"]).code == 0, killed_at
 
     def survived(self, killed_at: str) -> None:
         self.daemon.start_plain()
@@ -149,10 +164,13 @@ def delete(client: Client) -> None:
 
 
 def sweep(
-    matrix: Matrix, scenario: Callable[[Client], None], prepare: Callable[[Client], None]
+    matrix: Matrix,
+    scenario: Callable[[Client], None],
+    prepare: Callable[[Client], None],
+    modes: Sequence[str] = ("before", "after+"),
 ) -> list[Point]:
     points = matrix.record(scenario, prepare)
-    for mode in ("before", "after+"):
+    for mode in modes:
         for point in points:
             matrix.existing += 1
             matrix.kill_at(mode, point, scenario, prepare)
@@ -218,6 +236,20 @@ def test_R04_R02_R20_a_kill_at_any_point_of_a_delete(matrix: Matrix, backend: Ba
     points = sweep(matrix, delete, create(GOES, backend))
     assert roles(points) == {"root", "front"}
     assert len(points) > 20, [str(point) for point in points]
+
+
+def pause_and_resume(client: Client) -> None:
+    client.pause(GOES)
+    client.resume(GOES)
+
+
+def test_R02_R20_a_kill_at_any_point_of_a_pause_and_a_resume(
+    matrix: Matrix, backend: Backend
+) -> None:
+    """After each only: one thread makes these calls, so that is before the next one."""
+    points = sweep(matrix, pause_and_resume, create(GOES, backend), ["after+"])
+    assert roles(points) == {"front"}, "the root half has no part in it"
+    assert min(matrix.found["paused"], matrix.found["running"]) > 0, matrix.found
 
 
 LAUNCHED_ONLY = Point("front connect ", 1)  # the VMM runs, and nobody has spoken to it

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import model as models
+from harness import vmm
 from harness.backend import Backend
 from harness.contract import Contract
 from harness.daemon import Daemon
@@ -25,7 +26,9 @@ STEPS = int(os.environ.get("MOTTE_STEPS", "1000"))
 IDS = [f"vm-{number}" for number in range(8)]
 CALLERS = 4
 CHECK_EVERY = 25
-DO = ("create", "exec", "get", "delete")
+DO = ("create", "exec", "get", "delete", "pause", "resume")
+CHANGES = ("create", "delete", "pause", "resume")
+FROZEN_S = 0.2  # longer than a command takes
 
 # What callers may be told who meet on one id, or whose service dies; where a VM that another one is
 # making or removing is neither there nor gone.
@@ -38,9 +41,16 @@ MEETING = {
         Answer(404, "vm_not_found"),
         Answer(404, "vm_gone"),
         Answer(409, "vm_not_running"),
+        Answer(409, "vm_paused"),
         Answer(502, "guest_closed"),
         Answer(502, "vmm_exited"),
     },
+}
+MEETING["pause"] = MEETING["resume"] = {
+    Answer(200),
+    Answer(404, "vm_not_found"),
+    Answer(404, "vm_gone"),
+    Answer(409, "vm_not_running"),
 }
 DYING = {
     BROKEN,
@@ -67,21 +77,25 @@ class Sequence:
         self.contract = contract
         self.memory_mib = memory_mib
         self.model = Model()
-        self.callers: list[Caller] = []
+        self.helper, *self.callers = self.call()
         self.pool = ThreadPoolExecutor(CALLERS)
         self.last: deque[str] = deque(maxlen=20)
         self.taken: Counter[str] = Counter()
-        self.meet()
+
+    def call(self) -> list[Caller]:
+        return [Caller(self.contract, self.daemon, self.memory_mib) for _ in range(CALLERS + 1)]
 
     def meet(self) -> None:
-        for caller in self.callers:
+        self.close_callers()
+        self.helper, *self.callers = self.call()
+
+    def close_callers(self) -> None:
+        for caller in (self.helper, *self.callers):
             caller.close()
-        self.callers = [Caller(self.contract, self.daemon, self.memory_mib) for _ in range(CALLERS)]
 
     def close(self) -> None:
         self.pool.shutdown()
-        for caller in self.callers:
-            caller.close()
+        self.close_callers()
 
     def say(self, line: str) -> None:
         self.last.append(line)
@@ -99,7 +113,7 @@ class Sequence:
     def list_all(self) -> None:
         self.say("list")
         listed = {vm["id"]: vm for vm in self.callers[0].client.list(limit=500)}
-        assert listed == self.model.running
+        assert listed == self.model.alive
 
     def together(self, calls: list[tuple[str, str]]) -> list[Future[Answer]]:
         return [
@@ -111,25 +125,30 @@ class Sequence:
         """Callers who do different things with one id at the same moment."""
         vm_id = self.dice.choice(IDS)
         calls = [(self.dice.choice(DO), vm_id) for _ in self.callers]
-        ran = vm_id in self.model.running
-        answers = [future.result(timeout=60) for future in self.together(calls)]
+        ran = vm_id in self.model.alive
+        futures = self.together(calls)
+        wait(futures, timeout=FROZEN_S)
+        while not all(future.done() for future in futures):  # a command's VM was paused under it
+            self.helper.resume(vm_id)
+            wait(futures, timeout=FROZEN_S)
+        answers = [future.result() for future in futures]
         self.say(f"meeting at {vm_id}: {told(calls, answers)}")
         for (what, _), answer in zip(calls, answers, strict=True):
             assert answer in MEETING[what], f"{what} {vm_id}: {answer}; {answer.body}"
         made = [a.body["instance"] for a in answers if a.status == 201]
-        known = [self.model.running[vm_id]["instance"]] if ran else []
+        known = [self.model.alive[vm_id]["instance"]] if ran else []
         self.model.learn(vm_id, self.callers[0].get(vm_id))
-        left = [self.model.running[vm_id]["instance"]] if vm_id in self.model.running else []
+        left = [self.model.alive[vm_id]["instance"]] if vm_id in self.model.alive else []
         assert set(left) <= {*made, *known}, "a VM that nobody was told of"
         deletes = sum(answer.status == 204 for answer in answers)
         assert len(made) + len(known) - len(left) <= deletes, "a VM ended that nobody deleted"
 
     def vmm_dies(self) -> None:
         """Killed from outside, as the kernel would for want of memory."""
-        if not self.model.running:
+        if not self.model.alive:
             return
-        vm_id = self.dice.choice(sorted(self.model.running))
-        instance = self.model.running[vm_id]["instance"]
+        vm_id = self.dice.choice(sorted(self.model.alive))
+        instance = self.model.alive[vm_id]["instance"]
         for pid in self.daemon.vmms():
             if instance in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
                 os.kill(pid, signal.SIGKILL)
@@ -163,28 +182,33 @@ class Sequence:
         for (what, vm_id), answer in zip(calls, answers, strict=True):
             if answer.status is not None and answer not in DYING:
                 self.model.became(what, vm_id, answer)
-            elif what in ("create", "delete"):
+            elif what in CHANGES:
                 self.unsure(what, vm_id)
         self.check()
 
     def unsure(self, what: str, vm_id: str) -> None:
-        before = self.model.state(vm_id)
+        before = vm_id in self.model.alive
+        self.callers[0].exec(vm_id)  # its VMM is asked how it is before one
         self.model.learn(vm_id, self.callers[0].get(vm_id))
-        after = self.model.state(vm_id)
+        after = vm_id in self.model.alive
         if what == "create":
-            assert not (before == models.RUNNING and after != models.RUNNING), vm_id
+            assert after or not before, vm_id
+        elif what == "delete":
+            assert before or not after, vm_id
         else:
-            assert not (before != models.RUNNING and after == models.RUNNING), vm_id
+            assert before == after, vm_id
 
     # -- what always holds ----------------------------------------------------------------------
 
     def check(self) -> None:
         self.list_all()
-        assert len(self.daemon.vmms()) == len(self.model.running)
-        assert self.daemon.rows() == len(self.model.running)
+        assert len(self.daemon.vmms()) == len(self.model.alive)
+        assert self.daemon.rows() == len(self.model.alive)
         self.daemon.assert_no_leftovers()
-        for vm_id in self.model.running:
-            assert self.callers[0].exec(vm_id).status == 200
+        for vm_id, vm in self.model.alive.items():
+            frozen = vmm.is_paused(self.daemon.backend, self.daemon.vmm_of(vm["instance"]))
+            assert frozen == (vm["state"] == models.PAUSED), vm_id
+            assert self.callers[0].exec(vm_id) == self.model.expected("exec", vm_id), vm_id
 
     def step(self) -> None:
         kinds: dict[Callable[[], None], int] = {
@@ -221,7 +245,7 @@ def test_R02_R04_R20_random_sequences_do_as_the_model_says(
         if number % CHECK_EVERY == 0:
             sequence.check()
     sequence.check()
-    for vm_id in list(sequence.model.running):
+    for vm_id in list(sequence.model.alive):
         assert sequence.callers[0].delete(vm_id).status == 204
         sequence.model.ended(vm_id)
     sequence.check()

@@ -79,6 +79,8 @@ def test_R11_callers_see_only_their_own(
     bob.problem(404, "vm_not_found", "DELETE", "/vms/same")
     bob.problem(404, "vm_not_found", "POST", "/vms/same/exec", json={"argv": ["/bin/true"]})
     bob.problem(404, "vm_not_found", "GET", "/vms/same/audit")
+    for verb in ("pause", "resume"):
+        bob.problem(404, "vm_not_found", "POST", f"/vms/same/{verb}")
     audit = alice.expect(200, "GET", "/vms/same/audit").json()
     assert {entry["owner"] for entry in audit["entries"]} == {"alice"}
     assert admin.expect(200, "GET", "/vms/same/audit").json() == audit

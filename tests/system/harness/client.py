@@ -106,6 +106,14 @@ class Client:
         vms: list[dict[str, Any]] = body["vms"]
         return vms
 
+    def pause(self, vm_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.expect(200, "POST", f"/vms/{vm_id}/pause").json()
+        return body
+
+    def resume(self, vm_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.expect(200, "POST", f"/vms/{vm_id}/resume").json()
+        return body
+
     def delete(self, vm_id: str) -> None:
         self.expect(204, "DELETE", f"/vms/{vm_id}")
 

@@ -11,7 +11,7 @@ from .client import Client
 from .contract import Contract
 from .daemon import Daemon
 
-NEVER, RUNNING, GONE = "vm_not_found", "running", "vm_gone"
+NEVER, RUNNING, PAUSED, GONE = "vm_not_found", "running", "paused", "vm_gone"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Caller:
     def get(self, vm_id: str) -> Answer:
         return self._ask("GET", f"/vms/{vm_id}")
 
+    def pause(self, vm_id: str) -> Answer:
+        return self._ask("POST", f"/vms/{vm_id}/pause")
+
+    def resume(self, vm_id: str) -> Answer:
+        return self._ask("POST", f"/vms/{vm_id}/resume")
+
     def exec(self, vm_id: str) -> Answer:
         answer = self._ask("POST", f"/vms/{vm_id}/exec", {"argv": ["echo", vm_id]})
         if answer.status == 200:
@@ -68,41 +74,49 @@ class Caller:
 
 
 class Model:
-    """Each id was never used, has a VM that runs, or had one. What a caller is to be answered, and
-    what becomes of the id."""
+    """Each id was never used, has a VM that runs or is paused, or had one. What a caller is to be
+    answered, and what becomes of the id."""
 
     def __init__(self) -> None:
-        self.running: dict[str, dict[str, Any]] = {}
+        self.alive: dict[str, dict[str, Any]] = {}
         self.gone: set[str] = set()
 
     def state(self, vm_id: str) -> str:
-        return RUNNING if vm_id in self.running else GONE if vm_id in self.gone else NEVER
+        if vm_id in self.alive:
+            return str(self.alive[vm_id]["state"])
+        return GONE if vm_id in self.gone else NEVER
 
     def expected(self, what: str, vm_id: str) -> Answer:
         state = self.state(vm_id)
         if what == "create":
-            return Answer(409, "id_taken") if state == RUNNING else Answer(201)
+            return Answer(409, "id_taken") if vm_id in self.alive else Answer(201)
         if what == "delete":
             return Answer(404, NEVER) if state == NEVER else Answer(204)
-        return Answer(200) if state == RUNNING else Answer(404, state)
+        if what == "exec" and state == PAUSED:
+            return Answer(409, "vm_paused")
+        return Answer(200) if vm_id in self.alive else Answer(404, state)
 
     def became(self, what: str, vm_id: str, answer: Answer) -> None:
         if what == "create" and answer.status == 201:
-            self.running[vm_id] = answer.body
+            self.alive[vm_id] = answer.body
             self.gone.discard(vm_id)
+        elif what in ("pause", "resume") and answer.status == 200:
+            wanted = PAUSED if what == "pause" else RUNNING
+            assert answer.body == {**self.alive[vm_id], "state": wanted}
+            self.alive[vm_id] = answer.body
         elif what == "delete" and answer.status == 204:
             self.ended(vm_id)
 
     def ended(self, vm_id: str) -> None:
-        if self.running.pop(vm_id, None) is not None:
+        if self.alive.pop(vm_id, None) is not None:
             self.gone.add(vm_id)
 
     def learn(self, vm_id: str, answer: Answer) -> None:
         """Takes the word of a GET, for what nobody could know."""
-        self.running.pop(vm_id, None)
+        self.alive.pop(vm_id, None)
         self.gone.discard(vm_id)
         if answer.status == 200:
-            self.running[vm_id] = answer.body
+            self.alive[vm_id] = answer.body
         elif answer.code == GONE:
             self.gone.add(vm_id)
 

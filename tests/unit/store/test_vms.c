@@ -214,6 +214,51 @@ Test(store_vms, totals_count_what_lives)
     cr_assert_eq(totals.vcpus, 4);
 }
 
+Test(store_vms, R02_only_what_is_up_is_paused_and_once)
+{
+    struct error err = {0};
+    struct store_totals totals;
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    cr_assert_eq(store_vm_paused(f.store, vm.instance, true, 5, &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_NOT_RUNNING);
+    vm.idle_since_boot_ms = 1;
+    err = (struct error){0};
+    cr_assert_eq(store_vm_running(f.store, &vm, &err), 0, "%s", err.msg);
+    for (int64_t at = 5; at < 7; at++) {
+        cr_assert_eq(store_vm_paused(f.store, vm.instance, true, at, &back, &err), 0);
+        cr_assert_eq(back.state, STORE_PAUSED);
+        cr_assert_eq(back.idle_since_boot_ms, 1);
+    }
+    cr_assert_eq(store_totals(f.store, &totals, &err), 0, "%s", err.msg);
+    cr_assert_eq(totals.by_state[STORE_PAUSED], 1);
+    for (int64_t at = 7; at < 9; at++) {
+        cr_assert_eq(store_vm_paused(f.store, vm.instance, false, at, &back, &err), 0);
+        cr_assert_eq(back.state, STORE_RUNNING);
+        cr_assert_eq(back.idle_since_boot_ms, 7, "from when it went on");
+    }
+    cr_assert_eq(get("a", "vm", &vm, NULL), ERR_NONE);
+    assert_same(&vm, &back);
+    cr_assert_eq(store_vm_deleting(f.store, "a", "vm", &back, &err), 0);
+    cr_assert_eq(store_vm_paused(f.store, vm.instance, true, 9, &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_NOT_RUNNING);
+    fixture_end(f.store, vm.instance);
+    err = (struct error){0};
+    cr_assert_eq(store_vm_paused(f.store, vm.instance, true, 9, &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_GONE);
+}
+
+/* A command that runs keeps it busy over a pause. */
+Test(store_vms, R02_a_pause_ends_no_command)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
+    cr_assert_eq(store_vm_running(f.store, &vm, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_idle(f.store, vm.instance, 0, &err), 0);
+    cr_assert_eq(store_vm_paused(f.store, vm.instance, true, 5, &back, &err), 0);
+    cr_assert_eq(store_vm_paused(f.store, vm.instance, false, 6, &back, &err), 0);
+    cr_assert_eq(back.idle_since_boot_ms, 0);
+}
+
 Test(store_vms, state_names_read_back)
 {
     for (int i = STORE_CREATING; i <= STORE_LOST; i++) {

@@ -55,17 +55,29 @@ static int listen_at(const struct guest *guest, const char *name)
     return fd;
 }
 
-/* False when the VMM is to end. */
-static bool await(const struct guest *guest, int fd)
+static bool serve_api(struct guest *guest, int *hello);
+
+/* False when the VMM is to end. A VMM serves its API whatever its guest does, and nothing else while
+ * that is paused. */
+static bool await(struct guest *guest, int fd)
 {
-    struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
-    while (poll(fds, COUNT_OF(fds), -1) < 0)
-        CHECK(errno == EINTR);
-    return fds[0].revents == 0;
+    for (int hello = -1;;) {
+        bool frozen = guest->paused && !guest->in_api;
+        struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN},
+                               {.fd = guest->in_api ? -1 : guest->api, .events = POLLIN},
+                               {.fd = frozen ? -1 : fd, .events = POLLIN}};
+        while (poll(fds, COUNT_OF(fds), -1) < 0)
+            CHECK(errno == EINTR);
+        if (fds[0].revents != 0)
+            return false;
+        if (fds[1].revents == 0)
+            return true;
+        if (serve_api(guest, &hello))
+            return false;
+    }
 }
 
-/* `len` bytes; false at the end of either side. */
-static bool take(const struct guest *guest, int fd, void *out, size_t len)
+static bool take(struct guest *guest, int fd, void *out, size_t len)
 {
     for (size_t at = 0; at < len;) {
         if (!await(guest, fd))
@@ -79,7 +91,7 @@ static bool take(const struct guest *guest, int fd, void *out, size_t len)
 }
 
 /* Up to and with `end`. */
-static bool take_until(const struct guest *guest, int fd, char *out, size_t size, const char *end)
+static bool take_until(struct guest *guest, int fd, char *out, size_t size, const char *end)
 {
     for (size_t at = 0; at < size - 1;) {
         if (!take(guest, fd, out + at, 1))
@@ -199,20 +211,22 @@ static void serve_vsock(struct guest *guest)
 
 /* ---- Firecracker's API ---- */
 
-/* `path` of a PUT, or "" for GET /. */
-static bool take_request(const struct guest *guest, int fd, char path[static 64])
+/* `path` and body of a PUT or PATCH, or "" for GET /. */
+static bool take_request(struct guest *guest, int fd, char path[static 64],
+                         char body[static REQUEST_MAX])
 {
-    char head[REQUEST_MAX], body[REQUEST_MAX];
+    char head[REQUEST_MAX];
     path[0] = '\0';
     if (!take_until(guest, fd, head, sizeof(head), "\r\n\r\n"))
         return false;
     if (strncmp(head, "GET / ", 6) == 0)
         return true;
-    CHECK(sscanf(head, "PUT %63s", path) == 1);
+    CHECK(sscanf(head, "PUT %63s", path) == 1 || sscanf(head, "PATCH %63s", path) == 1);
     const char *length = strstr(head, "Content-Length: ");
     CHECK(length != NULL);
     size_t len = strtoul(length + strlen("Content-Length: "), NULL, 10);
-    CHECK(len < sizeof(body));
+    CHECK(len < REQUEST_MAX);
+    body[len] = '\0';
     return take(guest, fd, body, len);
 }
 
@@ -220,29 +234,53 @@ static bool take_request(const struct guest *guest, int fd, char path[static 64]
 static bool say_alive(struct guest *guest, int fd)
 {
     char body[64], text[160];
+    guest->asked++;
     guest->dies = guest->plan.die == AT_ALIVE;
     if (guest->dies)
         return false;
     if (guest_moment(guest, AT_ALIVE))
         return true;
-    snprintf(body, sizeof(body), "{\"id\":\"%s\"}",
-             guest->plan.lie == AT_ALIVE ? "another" : guest->instance);
+    snprintf(body, sizeof(body), "{\"id\":\"%s\",\"state\":\"%s\"}",
+             guest->plan.lie == AT_ALIVE ? "another" : guest->instance,
+             guest->paused ? "Paused" : "Running");
     snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(body),
              body);
     put(fd, text, strlen(text));
     return true;
 }
 
+static const char done[] = "HTTP/1.1 204 No Content\r\n\r\n";
+static const char refusal[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 28\r\n\r\n"
+                              "{\"fault_message\":\"scripted\"}";
+
+/* False: the connection is over. */
+static bool pause_or_resume(struct guest *guest, int fd, const char *body)
+{
+    bool pause = strcmp(body, "{\"state\":\"Paused\"}") == 0;
+    CHECK(pause || strcmp(body, "{\"state\":\"Resumed\"}") == 0);
+    enum moment now = pause ? AT_PAUSE : AT_RESUME;
+    guest->dies = guest->plan.die == now;
+    if (guest->dies)
+        return false;
+    if (guest_moment(guest, now)) {
+        put(fd, refusal, sizeof(refusal) - 1);
+        return true;
+    }
+    guest->paused = pause;
+    if (guest->plan.mute != now)
+        put(fd, done, sizeof(done) - 1);
+    return true;
+}
+
 static bool serve_request(struct guest *guest, int fd, int *hello)
 {
-    static const char done[] = "HTTP/1.1 204 No Content\r\n\r\n";
-    static const char refusal[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 27\r\n\r\n"
-                                  "{\"fault_message\":\"scripted\"}";
-    char path[64];
-    if (!take_request(guest, fd, path))
+    char path[64], body[REQUEST_MAX];
+    if (!take_request(guest, fd, path, body))
         return false;
     if (path[0] == '\0')
         return say_alive(guest, fd);
+    if (strcmp(path, "/vm") == 0)
+        return pause_or_resume(guest, fd, body);
     enum moment now = strcmp(path, "/actions") == 0 ? AT_START : AT_PUT;
     bool last = strcmp(path, "/vsock") == 0 || now == AT_START;
     if (last && guest->plan.die == now)
@@ -263,8 +301,10 @@ static bool serve_api(struct guest *guest, int *hello)
     cleanup_close int fd = accept4(guest->api, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return false;
+    guest->in_api = true;
     while (serve_request(guest, fd, hello))
         continue;
+    guest->in_api = false;
     return guest->plan.die == AT_PUT || guest->plan.die == AT_START || guest->dies;
 }
 
@@ -277,7 +317,7 @@ static void *guest_main(void *context)
     for (bool over = false; !over;) {
         struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN},
                                {.fd = guest->api, .events = POLLIN},
-                               {.fd = guest->vsock, .events = POLLIN}};
+                               {.fd = guest->paused ? -1 : guest->vsock, .events = POLLIN}};
         while (poll(fds, COUNT_OF(fds), -1) < 0)
             CHECK(errno == EINTR);
         if (fds[0].revents != 0)
@@ -286,7 +326,7 @@ static void *guest_main(void *context)
             over = serve_api(guest, &hello);
         } else {
             serve_vsock(guest);
-            over = guest->plan.die == AT_EXEC || guest->plan.die == AT_ASK;
+            over = guest->plan.die == AT_EXEC || guest->plan.die == AT_ASK || guest->dies;
         }
         if (hello >= 0 && guest->plan.die == AT_HELLO)
             over = true;
@@ -331,7 +371,7 @@ void guest_launch(struct guest *guest)
     CHECK(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
     guest->log = ends[0];
     guest->log_end = ends[1];
-    if (!guest->plan.mute)
+    if (!guest->plan.speechless)
         CHECK(write(guest->console_end, "first words\n", 12) == 12);
     guest->stop = eventfd(0, EFD_CLOEXEC);
     guest->checked = eventfd(0, EFD_CLOEXEC);

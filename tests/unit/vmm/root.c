@@ -356,6 +356,26 @@ void root_crash(struct root *root, const char *instance)
     pthread_mutex_unlock(&root->lock);
 }
 
+bool root_paused(struct root *root, const char *instance)
+{
+    pthread_mutex_lock(&root->lock);
+    const struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    bool paused = guest->paused;
+    pthread_mutex_unlock(&root->lock);
+    return paused;
+}
+
+unsigned root_asked(struct root *root, const char *instance)
+{
+    pthread_mutex_lock(&root->lock);
+    const struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    unsigned asked = guest->asked;
+    pthread_mutex_unlock(&root->lock);
+    return asked;
+}
+
 size_t root_live(struct root *root)
 {
     size_t count = 0;

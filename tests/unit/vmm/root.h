@@ -7,6 +7,7 @@
 #include "priv/client.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -34,6 +35,8 @@ enum moment {
     AT_OPEN_PIDFD,
     AT_OPEN_CONSOLE,
     AT_OPEN_LOG,
+    AT_PAUSE,
+    AT_RESUME,
     MOMENTS,
 };
 
@@ -44,6 +47,7 @@ struct plan {
     int sys, times;
     enum moment die;  /* the VMM ends; AT_LAUNCH and later */
     enum moment lie;  /* the agent sends what is no frame: AT_HELLO, AT_EXEC, AT_ASK */
+    enum moment mute; /* does it, and does not answer: AT_PAUSE, AT_RESUME */
     enum moment call; /* calls `action` before it goes on */
     void (*action)(void *context, const char *instance);
     void *context;
@@ -52,7 +56,7 @@ struct plan {
     int status;        /* what KILL tells, in place of the truth; 0: the truth */
     uint32_t oom_kills;
     const char *agent; /* what it calls itself, as JSON; NULL: script */
-    bool mute;         /* the VMM writes nothing to its console */
+    bool speechless;   /* the VMM writes nothing to its console */
     bool no_log;       /* OPEN finds none, as of a VMM that an earlier version started */
     bool no_status;    /* KILL tells none, as for a VMM that an earlier root half started */
 };
@@ -68,8 +72,11 @@ struct guest {
     int pidfd, console, console_end, log, log_end;
     int api, vsock, hello; /* listeners */
     int stop;              /* eventfd: the VMM is to end */
-    bool dies;             /* it was asked whether it lives, and ends of it */
-    int checked;           /* eventfd: CHECK is over, as a death at hello needs it */
+    bool dies;             /* its API was asked for something, and it ends of it */
+    bool in_api;           /* its thread serves the API: nothing else meanwhile */
+    atomic_bool paused;
+    atomic_uint asked; /* whether it lives */
+    int checked;       /* eventfd: CHECK is over, as a death at hello needs it */
     pthread_t thread;
 };
 
@@ -116,6 +123,9 @@ void root_say(struct root *root, const char *instance, const char *text);
 /* The VMM ends by itself. */
 void root_crash(struct root *root, const char *instance);
 size_t root_live(struct root *root);
+/* Whether it is, and how often it was asked whether it lives. */
+bool root_paused(struct root *root, const char *instance);
+unsigned root_asked(struct root *root, const char *instance);
 
 size_t root_open_fds(void);
 

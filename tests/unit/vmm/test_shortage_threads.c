@@ -160,7 +160,7 @@ static void the_last_words_of_a_vmm_are_told(struct engine *engine)
 {
     root_plan(&engine->root, (struct plan){.die = AT_START});
     spawn_fails(engine, "vm", ERR_VMM_EXITED, "it last wrote: first words");
-    root_plan(&engine->root, (struct plan){.die = AT_START, .mute = true});
+    root_plan(&engine->root, (struct plan){.die = AT_START, .speechless = true});
     spawn_fails(engine, "vm", ERR_VMM_EXITED, "it last wrote: nothing");
     engine_empty(engine);
 }

@@ -161,6 +161,7 @@ Test(vsock_exec, R31_a_wedged_agent_ends_at_the_deadline)
     cr_assert_eq(err.code, ERR_GUEST_TIMEOUT);
     cr_assert_geq(clock_mono_ms() - start, 5200);
     cr_assert_lt(clock_mono_ms() - start, 9000);
+    vsock_exec_result_release(&result);
     err = (struct error){0};
     cr_assert_eq(run(&bench, (struct run){.script = "true"}, &result, &err), -1,
                  "unusable from then on");
@@ -201,6 +202,9 @@ Test(vsock_exec, R31_output_without_end_ends_at_the_deadline, .timeout = 25)
     cr_assert_eq(run(&bench, (struct run){.script = "yes", .timeout_ms = 100}, &result, &err), -1);
     cr_assert_eq(err.code, ERR_GUEST_TIMEOUT);
     cr_assert_lt(clock_mono_ms() - start, 9000);
+    cr_assert_gt(result.out.len, 0, "what came until then");
+    cr_assert_geq(result.duration_ms, 100);
+    vsock_exec_result_release(&result);
     vsock_conn_free(pair.host);
     pthread_join(thread, NULL);
     close(pair.guest);

@@ -19,7 +19,7 @@ __attribute__((visibility("default"))) long syscall(long number, ...)
         args[i] = va_arg(list, long);
     va_end(list);
     if (number == SYS_openat2) {
-        const struct open_how *how = (const struct open_how *)args[2]; /* NOLINT */
+        const struct open_how *how = (const struct open_how *)args[2];
         return openat((int)args[0], (const char *)args[1], (int)how->flags, (mode_t)how->mode);
     }
     static call *libcs;

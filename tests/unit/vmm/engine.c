@@ -110,13 +110,19 @@ void engine_stop(struct engine *engine)
     root_stop(&engine->root, engine->client);
 }
 
-struct vmm_recovered engine_restart(struct engine *engine)
+void engine_reopen(struct engine *engine)
 {
-    struct vmm_recovered recovered;
     struct error err = {0};
     CHECK(fixture_reopen(&engine->fixture, &err) == 0);
     engine->client = root_resume(&engine->root);
     open_vmm(engine);
+}
+
+struct vmm_recovered engine_restart(struct engine *engine)
+{
+    struct vmm_recovered recovered;
+    struct error err = {0};
+    engine_reopen(engine);
     CHECK(vmm_recover(engine->vmm, &recovered, &err) == 0);
     return recovered;
 }

@@ -28,6 +28,8 @@ void engine_empty(struct engine *engine);
 /* The front ends and starts again; VMs, rows and the root half's instances stay. */
 void engine_stop(struct engine *engine);
 struct vmm_recovered engine_restart(struct engine *engine);
+/* Without recovery. */
+void engine_reopen(struct engine *engine);
 
 int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct store_vm *ret,
                  struct error *err);

@@ -29,7 +29,10 @@ bool guest_moment(struct guest *guest, enum moment moment)
 {
     if (guest->plan.call == moment)
         guest->plan.action(guest->plan.context, guest->instance);
-    return guest->plan.fail == moment;
+    if (guest->plan.fail != moment)
+        return false;
+    unsigned met = atomic_fetch_add(&guest->met, 1) + 1;
+    return guest->plan.spare == 0 || met % guest->plan.spare != 0;
 }
 
 /* ---- sockets ---- */

@@ -7,6 +7,7 @@
 #include "priv/client.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -41,6 +42,7 @@ struct plan {
     enum moment call; /* calls `action` before it goes on */
     void (*action)(void *context, const char *instance);
     void *context;
+    unsigned spare;    /* does not `fail` each time, but spares each so-manieth; 0: none */
     int kill_failures; /* KILLs that are refused before one is done */
     int blocked;       /* when it ends its log says that this call was blocked; 0: nothing */
     int status;        /* what KILL tells, in place of the truth; 0: the truth */
@@ -52,6 +54,7 @@ struct guest {
     struct guest *next;
     char instance[ID_INSTANCE_SIZE];
     struct plan plan; /* kill_failures: guarded by the root's lock */
+    atomic_uint met;  /* moments that the plan has something to fail for */
     const char *dir;  /* of its sockets; borrowed */
     enum priv_state state;
     pid_t pid; /* the VMM */
@@ -101,6 +104,8 @@ void root_say(struct root *root, const char *instance, const char *text);
 /* The VMM ends by itself. */
 void root_crash(struct root *root, const char *instance);
 size_t root_live(struct root *root);
+/* How often the moment came that its plan fails at. */
+unsigned root_met(struct root *root, const char *instance);
 
 size_t root_open_fds(void);
 

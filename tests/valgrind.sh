@@ -15,21 +15,20 @@ jobs=${MOTTE_JOBS-$(nproc)}
 export PATH=$top/build/venv/bin:$top/build/tools:$PATH
 
 # valgrind 3.19 knows neither clone3(2), with which the root half launches, nor pidfd_open(2), with which
-# it and tests hold processes, nor landlock; and a filter for a program holds for valgrind in it too.
+# it and tests hold processes, nor landlock, nor seccomp(2).
 declare -A skipped=(
     [priv/test_priv_server_*]="launches with clone3"
     [priv/test_priv_hostile_*]="launches with clone3"
     [priv/test_priv_motted]="the root half and its front are confined"
-    [priv/test_priv_seccomp_live]="loads filters that do not let valgrind live"
-    [priv/test_priv_kvm_probe]="runs a machine of KVM's, whose memory valgrind does not see"
+    [priv/test_priv_seccomp_live]="loads filters with seccomp(2)"
     [vmm/test_vmm_*threads]="holds its scripted VMMs with pidfd_open"
     [netfilter/test_netfilter_interfaces]="enters namespaces with pidfd_open"
-    [api/test_api_confine]="confines itself with landlock and seccomp"
+    [api/test_api_confine]="confines itself with landlock and seccomp(2)"
 )
 # Single tests, as patterns for Criterion.
 declare -A without=(
-    [api/test_api_server_crowd]="without_descriptors_*" # valgrind has some of its own
-    [base/test_base_fs]="opening_beneath_*"             # see valgrind/openat2.c
+    [api/test_api_server_crowd]="without_*" # descriptors: valgrind has some of its own
+    [base/test_base_fs]="opening_beneath_*" # see valgrind/openat2.c
 )
 
 # They look for a process by the front's name, which is valgrind's there.

@@ -19,7 +19,7 @@ static void start(void)
     strcpy(f.dir, "/tmp/motte-full-XXXXXX");
     cr_assert_not_null(mkdtemp(f.dir));
     cr_assert_eq(unshare(CLONE_NEWNS), 0, "%s", strerror(errno));
-    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL), 0);
     cr_assert_eq(mount("tmpfs", f.dir, "tmpfs", MS_NOSUID | MS_NODEV, "size=12m,mode=0700"), 0);
 }
 

@@ -15,7 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(MOTTE_VALGRIND)
 /* Their runtimes start processes, read programs and map what the table does not know. */
 #define CONFINE_FILTERS false
 #else

@@ -1,5 +1,6 @@
 """What the build says of itself: warnings, symbols, flags, other systems."""
 
+import fnmatch
 import json
 import re
 from collections import defaultdict
@@ -182,3 +183,23 @@ def test_R11_the_front_links_no_firewall_and_no_filter_tables() -> None:
         linked = tree.run("ldd", tree.programs_folder() / "bin" / name).stdout
         assert "libip4tc" not in linked
         assert "libip6tc" not in linked
+
+
+def test_R37_what_valgrind_leaves_out_exists() -> None:
+    """A name that no longer fits leaves nothing out, or hides why."""
+    script = (tree.ROOT / "tests" / "valgrind.sh").read_text(encoding="utf-8")
+    unit = tree.ROOT / "tests" / "unit"
+    left_out = re.findall(r'^    \[(\w+)/test_\1_([\w*]+)\]="([^"]+)"', script, re.M)
+    assert len(left_out) > 3
+    for folder, program, words in left_out:
+        sources = list((unit / folder).glob(f"test_{program}.c"))
+        assert sources, program
+        if "_*" in words:
+            names = re.findall(r"^Test\(\w+, (\w+)", sources[0].read_text(encoding="utf-8"), re.M)
+            assert fnmatch.filter(names, words), f"{program} has no test {words}"
+    (without,) = re.findall(r'^front_without="([^"]+)"', script, re.M)
+    (files,) = re.findall(r"tests/system/test_\{([\w,]+)\}\.py", script)
+    system = [tree.ROOT / "tests" / "system" / f"test_{name}.py" for name in files.split(",")]
+    text = "".join(path.read_text(encoding="utf-8") for path in system)
+    for word in re.findall(r"not (\w+)", without):
+        assert re.search(rf"def test_\w*{word}", text), f"no test has {word} in its name"

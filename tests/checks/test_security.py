@@ -34,7 +34,7 @@ def test_R36_a_mutation_fits_the_tree_and_names_a_test(mutation: mutants.Mutatio
         places = (tree.ROOT / "tests" / "system").glob("test_*.py")
     else:
         folder, program = mutation.unit.split("/")
-        stem = program.removeprefix(f"test_{folder}_")
+        stem = re.sub(r"^R\d\d_", "", program.removeprefix(f"test_{folder}_"))
         places = (tree.ROOT / "tests" / "unit" / folder).glob(f"test_{stem}.c")
     text = "\n".join(path.read_text(encoding="utf-8") for path in places)
     assert re.search(rf"\b{re.escape(mutation.test)}\b", text), f"no {mutation.test}"

@@ -73,6 +73,20 @@ def test_R02_a_drain_ends_what_is_left_at_its_deadline(
     assert total(scrape(client)[1], "motte_vm_ends_total", reason="drained") == 1
 
 
+@pytest.mark.testguest  # not about guests, and a boot must not take longer than their lives
+def test_R02_a_drain_that_is_lifted_ends_nobody(admin: Client, backend: Backend) -> None:
+    """The first end says that the drain is known to who would end the others, the second that its
+    deadline has passed."""
+    admin.create(id="stays", memory_mib=backend.memory_mib)
+    for vm_id, ttl_s in (("first", 3), ("second", 8)):
+        admin.create(id=vm_id, memory_mib=backend.memory_mib, ttl_s=ttl_s)
+    admin.expect(202, "POST", "/admin/drain", json={"deadline_s": 6})
+    assert "exited (ttl)" in admin.wait_gone("first")["detail"]
+    admin.expect(204, "DELETE", "/admin/cordon")
+    assert "exited (ttl)" in admin.wait_gone("second")["detail"]
+    assert admin.exec("stays", ["/bin/echo", "on"]).out == "on\n"
+
+
 def test_R02_a_drain_at_once_also_ends_what_is_being_created(
     admin: Client, daemon: Daemon, backend: Backend
 ) -> None:

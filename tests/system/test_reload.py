@@ -223,6 +223,7 @@ def test_R02_a_bad_configuration_is_refused_and_the_old_one_stays(
         connect(daemon.address, bearer(CAROL)).problem(401, "unauthorized", "GET", "/vms")
         limits = client.expect(200, "GET", "/capabilities").json()["limits"]
         assert (limits["max_vms"], limits["max_vcpus"]) == (50, 32)
+        assert client.expect(200, "GET", "/images").json()["default"] == daemon.backend.image
         assert daemon.front_pid == front
 
     for text, words in BAD_FILES:
@@ -237,6 +238,7 @@ def test_R02_a_bad_configuration_is_refused_and_the_old_one_stays(
     daemon.file.chmod(0o666)
     assert "chmod go-w" in daemon.reload()
     daemon.file.chmod(0o600)
+    daemon.write(max_vcpus="2", default_image="missing")
     for text, mode, words in BAD_TOKENS:
         write_tokens(daemon.tokens.parent, text, mode)
         said = daemon.reload()

@@ -104,7 +104,7 @@ Test(image_open, R21_another_digest_is_refused)
 static void move_to_ramfs(void)
 {
     cr_assert_eq(unshare(CLONE_NEWNS), 0);
-    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL), 0);
     cr_assert_eq(mount("ramfs", catalogue.path, "ramfs", 0, NULL), 0);
     close(catalogue.fd);
     catalogue.fd = open(catalogue.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

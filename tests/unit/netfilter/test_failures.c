@@ -175,7 +175,8 @@ Test(netfilter_failures, R15_a_host_without_ipv6)
 {
     cleanup_support struct support support = support_enter();
     struct support *context = &support;
-    cr_assert(support_as(0, open_without_ipv6, &context) == 0);
+    int code = support_as(0, open_without_ipv6, &context);
+    cr_assert_eq(code, 0, "%d", code);
     netfilter_name chain;
     struct netfilter_vm vm = support_vm(1);
     netfilter_chain_name(vm.instance, chain);

@@ -60,8 +60,8 @@ Test(priv_kvm_probe, leaves_no_descriptor_and_no_signal_behind)
 static void replace_kvm(const char *with)
 {
     cr_assert_eq(unshare(CLONE_NEWNS), 0, "%m");
-    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0, "%m");
-    cr_assert_eq(mount(with, "/dev/kvm", NULL, MS_BIND, NULL), 0, "%m");
+    cr_assert_eq(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL), 0, "%m");
+    cr_assert_eq(mount(with, "/dev/kvm", "none", MS_BIND, NULL), 0, "%m");
 }
 
 Test(priv_kvm_probe, a_file_that_is_no_kvm_is_missing)
@@ -82,6 +82,6 @@ Test(priv_kvm_probe, a_kvm_we_may_not_open_is_denied)
     }
     char reason[160] = "";
     replace_kvm("/dev/kvm");
-    cr_assert_eq(mount(NULL, "/dev/kvm", NULL, MS_REMOUNT | MS_BIND | MS_NODEV, NULL), 0, "%m");
+    cr_assert_eq(mount("none", "/dev/kvm", "none", MS_REMOUNT | MS_BIND | MS_NODEV, NULL), 0, "%m");
     cr_assert_eq(priv_kvm_probe(reason), PRIV_KVM_DENIED, "%s", reason);
 }

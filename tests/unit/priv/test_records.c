@@ -241,3 +241,15 @@ Test(priv_records, R20_what_a_kill_left_half_written_is_swept)
     cr_assert_eq(seen, 3);
     place_close(&place);
 }
+
+Test(priv_records, R20_a_record_is_no_link)
+{
+    struct place place = place_open();
+    struct priv_record back;
+    struct error err = {0};
+    write_one(&place, OTHER);
+    cr_assert_eq(symlinkat(OTHER, place.fd, NAME), 0);
+    cr_assert_eq(priv_record_read(place.fd, NAME, &back, &err), -1);
+    cr_assert_eq(err.sys, ELOOP);
+    place_close(&place);
+}

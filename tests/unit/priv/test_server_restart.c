@@ -59,8 +59,7 @@ Test(priv_restart, R02_a_running_vm_is_adopted_with_all_its_guards, .timeout = 6
 }
 
 /* The record of a VM with one field changed, as if another process had its pid. */
-static void falsify(struct bench *bench, const struct bench_vm *vm,
-                    void (*change)(struct priv_record *))
+static void falsify(struct bench *bench, struct bench_vm *vm, void (*change)(struct priv_record *))
 {
     struct priv_record record;
     struct error err = {0};
@@ -69,6 +68,7 @@ static void falsify(struct bench *bench, const struct bench_vm *vm,
     cleanup_close int records = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     cr_assert_eq(priv_record_read(records, vm->instance, &record, &err), 0, "%s", err.msg);
     change(&record);
+    vm->uid = record.uid;
     cr_assert_eq(priv_record_write(records, &record, &err), 0, "%s", err.msg);
 }
 
@@ -87,6 +87,11 @@ static void other_namespace(struct priv_record *record)
     record->netns++;
 }
 
+static void other_uid(struct priv_record *record)
+{
+    record->uid++;
+}
+
 static void this_process(struct priv_record *record)
 {
     record->pid = getpid();
@@ -94,8 +99,8 @@ static void this_process(struct priv_record *record)
 
 Test(priv_restart, R02_a_process_that_is_not_the_recorded_one_is_not_adopted, .timeout = 120)
 {
-    static void (*const changes[])(struct priv_record *) = {other_boot, other_start,
-                                                            other_namespace, this_process};
+    static void (*const changes[])(struct priv_record *) = {
+        other_boot, other_start, other_namespace, other_uid, this_process};
     struct bench bench;
     bench_init(&bench);
     for (size_t i = 0; i < COUNT_OF(changes); i++) {
@@ -208,6 +213,32 @@ Test(priv_restart, R02_a_vmm_that_says_it_is_another_is_not_adopted, .timeout = 
     bench_close(&bench);
 }
 
+Test(priv_restart, R02_a_vmm_that_left_its_cgroup_is_not_adopted, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct priv_killed killed;
+    char pid[16], traces[128];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    const struct priv_cgroups *cgroups = &bench.server->cgroups;
+    snprintf(pid, sizeof(pid), "%d", (int)bench_pid(&vm));
+    cr_assert_eq(fs_write_at(cgroups->mount[0], "cgroup.procs", pid), 0, "%m");
+    bench_stop(&bench);
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert_not(found.alive);
+    bench_kill(&bench, &vm, &killed); /* it is still where only its instance is: its namespace */
+    cr_assert(killed.was_running);
+    while (waitpid(-1, NULL, 0) > 0)
+        ;
+    bench_traces(&bench, vm.instance, traces, sizeof(traces));
+    cr_assert_str_eq(traces, "");
+    bench_close(&bench);
+}
+
 Test(priv_restart, R20_a_half_made_instance_can_only_be_removed, .timeout = 60)
 {
     struct bench bench;
@@ -252,6 +283,31 @@ Test(priv_restart, R20_a_damaged_record_is_cleaned_up_by_its_name, .timeout = 60
     cr_assert_str_eq(traces, "");
     cr_assert_eq(priv_list(bench.client, 0, &found, &err), 0);
     cr_assert_eq(found.instance[0], '\0');
+    bench_close(&bench);
+}
+
+/* Reading a directory fails with EISDIR, as a disk would fail with EIO: nothing is known then. */
+Test(priv_restart, R02_a_record_that_cannot_be_read_stops_the_start_and_ends_nobody, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct error err = {0};
+    char path[160], kept[160];
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_stop(&bench);
+    snprintf(path, sizeof(path), "%s/priv/%s", bench.run, vm.instance);
+    snprintf(kept, sizeof(kept), "%s/kept", bench.run);
+    cr_assert(rename(path, kept) == 0 && mkdir(path, 0700) == 0);
+    cr_assert_eq(priv_server_open(&bench.config, &bench.server, &err), -1);
+    cr_assert_eq(err.sys, EISDIR, "%s", err.msg);
+    cr_assert(rmdir(path) == 0 && rename(kept, path) == 0);
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert(found.alive);
+    bench_kill(&bench, &vm, NULL);
     bench_close(&bench);
 }
 

@@ -286,6 +286,40 @@ Test(priv_tricks, R20_R41_a_jail_full_of_tricks_is_adopted_and_removed, .timeout
     assert_gone();
 }
 
+/* The front reads its log again after a restart; until then it has the pipe that it had. */
+static void expect_no_log(const char *what)
+{
+    struct error err = {0};
+    bench_stop(&bench);
+    bench_serve(&bench, false);
+    cleanup_close int fd = priv_open(bench.client, vm.instance, PRIV_SOCKET_LOG, 0, &err);
+    cr_expect_lt(fd, 0, "%s was opened as the log", what);
+    cr_expect_eq(err.code, ERR_HYPERVISOR, "%s: %s", what, err.msg);
+    assert_victim(what);
+}
+
+static int fifo_of_root(void *context)
+{
+    (void)context;
+    return rename("/" PRIV_LOG, "/kept") < 0 || mkfifo("/" PRIV_LOG, 0666) < 0 ? errno : 0;
+}
+
+Test(priv_tricks, R41_R26_nothing_in_the_place_of_the_log_is_read, .timeout = 120)
+{
+    begin_firecracker();
+    for (size_t i = 0; i < COUNT_OF(tricks); i++) {
+        if (tricks[i].make == make_fifo || tricks[i].make == hard_link_own)
+            continue; /* a pipe of its own: what it says there is its own word */
+        in_jail(PRIV_LOG, tricks[i].make, tricks[i].name);
+        expect_no_log(tricks[i].name);
+        in_jail(PRIV_LOG, NULL, tricks[i].name);
+    }
+    struct break_out how = {.vm = &vm, .place = BREAK_OUT_JAIL, .first = fifo_of_root};
+    cr_assert_eq(break_out(&how), 0);
+    expect_no_log("a FIFO of another uid");
+    assert_gone();
+}
+
 Test(priv_tricks, R41_R26_nothing_in_qemus_directory_is_followed, .timeout = 120)
 {
     struct error err = {0};

@@ -5,6 +5,8 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+enum { WRITE_VERSION = 18 }; /* of SQLite's file format: 2 with a log, 1 without */
+
 static struct fixture f;
 
 static void start(void)
@@ -47,11 +49,21 @@ static long long ask(const char *name, const char *sql)
     return number;
 }
 
+static int byte_of(const char *name, long at)
+{
+    FILE *file = fopen(in_dir(name), "re");
+    cr_assert(file != NULL && fseek(file, at, SEEK_SET) == 0);
+    int byte = fgetc(file);
+    fclose(file);
+    return byte;
+}
+
 static void backup(const char *name)
 {
     struct error err = {0};
     cr_assert_eq(store_backup(f.dir, name, &err), 0, "%s", err.msg);
     cr_assert(!there("copy-wal") && !there("copy-shm"), "one file");
+    cr_assert_eq(byte_of(name, WRITE_VERSION), 1, "it would begin a log when it is opened");
 }
 
 static void shut(void)
@@ -77,6 +89,31 @@ Test(store_backup, R02_a_copy_of_a_store_in_use_is_put_back_in_its_place)
     cr_assert_eq(store_vm_get(f.store, "a", "copied", &found, &err), 0, "%s", err.msg);
     cr_assert_eq(store_vm_get(f.store, "a", "later", &found, &err), -1);
     cr_assert_eq(err.code, ERR_VM_UNKNOWN);
+}
+
+/* Its log stays while another program reads it; SQLite would apply that to whatever file has its
+ * name. */
+Test(store_backup, R02_the_log_of_what_was_there_goes_with_it)
+{
+    struct error err = {0};
+    struct store_vm found;
+    char aside[STORE_ASIDE_SIZE], log[sizeof(aside) + 4];
+    sqlite3 *other = NULL;
+    fixture_add(f.store, "a", "copied");
+    backup("copy");
+    fixture_add(f.store, "a", "later");
+    cr_assert_eq(sqlite3_open(in_dir("motte.db"), &other), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(other, "BEGIN; SELECT * FROM vms", NULL, NULL, NULL), SQLITE_OK);
+    shut();
+    cr_assert(there("motte.db-wal"));
+    cr_assert_eq(store_restore(f.dir, "copy", aside, &err), 0, "%s", err.msg);
+    snprintf(log, sizeof(log), "%s-wal", aside);
+    cr_assert(there(log) && !there("motte.db-wal"));
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_get(f.store, "a", "copied", &found, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_get(f.store, "a", "later", &found, &err), -1);
+    shut(); /* before the other one, which takes every file of that name for its own */
+    sqlite3_close(other);
 }
 
 Test(store_backup, a_second_copy_takes_the_place_of_what_a_killed_one_left)

@@ -1,4 +1,5 @@
 /* No space left: a typed error, reads go on, and all works again once there is room. */
+#include "store/internal.h"
 #include "tests/unit/store/fixture.h"
 
 #include <criterion/criterion.h>
@@ -18,7 +19,7 @@ static void start(void)
     strcpy(f.dir, "/tmp/motte-full-XXXXXX");
     cr_assert_not_null(mkdtemp(f.dir));
     cr_assert_eq(unshare(CLONE_NEWNS), 0, "%s", strerror(errno));
-    cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    cr_assert_eq(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL), 0);
     cr_assert_eq(mount("tmpfs", f.dir, "tmpfs", MS_NOSUID | MS_NODEV, "size=12m,mode=0700"), 0);
 }
 
@@ -38,7 +39,8 @@ static void free_rest(void)
     cr_assert_eq(unlink(path), 0);
 }
 
-static void fill_rest(void)
+/* All but `left` bytes. */
+static void fill_but(off_t left)
 {
     char path[64], block[4096] = "x";
     snprintf(path, sizeof(path), "%s/rest", f.dir);
@@ -46,7 +48,23 @@ static void fill_rest(void)
     while (write(fd, block, sizeof(block)) > 0)
         continue;
     cr_assert_eq(errno, ENOSPC);
+    struct stat st;
+    cr_assert(fstat(fd, &st) == 0 && ftruncate(fd, st.st_size - left) == 0);
     close(fd);
+}
+
+static void fill_rest(void)
+{
+    fill_but(0);
+}
+
+static off_t size_of_ballast(void)
+{
+    char path[64];
+    struct stat st;
+    snprintf(path, sizeof(path), "%s/ballast", f.dir);
+    cr_assert_eq(stat(path, &st), 0);
+    return st.st_size;
 }
 
 /* Inserts until the disk is full; returns how many rows went in. */
@@ -129,6 +147,37 @@ Test(store_full, R02_what_fills_the_disk_may_be_the_inventory_itself_twice)
         free_rest();
         cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg); /* cuts its log back */
     }
+}
+
+/* What is said of a VM while it runs, over and over, until it does not fit. */
+Test(store_full, R02_only_an_end_may_have_the_room_for_ends)
+{
+    struct error err = {0};
+    cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
+    struct store_vm row = fixture_add(f.store, "a", "vm");
+    fill_rest();
+    for (int64_t i = 1; err.code == ERR_NONE; i++) {
+        cr_assert_lt(i, 10000, "the room for ends is used up");
+        (void)store_vm_idle(f.store, row.instance, i, &err);
+    }
+    cr_assert_eq(err.code, ERR_STORE_FULL, "%s", err.msg);
+    cr_assert_eq(size_of_ballast(), STORE_BALLAST);
+    end_all(&row, 1);
+}
+
+/* As a copy of the directory may have left it. */
+Test(store_full, R02_a_ballast_without_blocks_is_none)
+{
+    struct error err = {0};
+    char path[64];
+    cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
+    struct store_vm vm = fixture_vm("a", "vm");
+    store_close(f.store);
+    snprintf(path, sizeof(path), "%s/ballast", f.dir);
+    cr_assert(truncate(path, 0) == 0 && truncate(path, STORE_BALLAST) == 0);
+    fill_but(STORE_BALLAST / 2); /* room for a VM, and not for their ends */
+    cr_assert_eq(store_open(f.dir, &f.store, &err), 0, "%s", err.msg);
+    expect_no_room(&vm);
 }
 
 Test(store_full, R02_opening_on_a_full_disk_is_typed_and_leaves_no_ruin)

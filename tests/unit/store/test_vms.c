@@ -91,6 +91,27 @@ Test(store_vms, R02_running_is_one_commit_with_all_that_came_with_it)
     assert_same(&vm, &back);
 }
 
+Test(store_vms, R02_only_a_running_vm_is_kept_alive)
+{
+    struct store_vm vm = fixture_add(f.store, "a", "vm"), kept;
+    struct error err = {0};
+    cr_assert_eq(store_vm_keepalive(f.store, "a", "vm", 60, 1000, &kept, &err), -1, "creating");
+    cr_assert_eq(err.code, ERR_VM_NOT_RUNNING);
+    vm.expires_boot_ms = 5000;
+    err = (struct error){0};
+    cr_assert_eq(store_vm_running(f.store, &vm, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_keepalive(f.store, "b", "vm", 60, 1000, &kept, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_UNKNOWN, "another's");
+    err = (struct error){0};
+    cr_assert_eq(store_vm_keepalive(f.store, "a", "vm", 60, 1000, &kept, &err), 0, "%s", err.msg);
+    cr_assert_eq(kept.expires_boot_ms, 61000);
+    cr_assert_eq(store_vm_deleting(f.store, "a", "vm", &vm, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_vm_keepalive(f.store, "a", "vm", 90, 1000, &kept, &err), -1, "deleting");
+    cr_assert_eq(err.code, ERR_VM_NOT_RUNNING);
+    cr_assert_eq(get("a", "vm", &vm, NULL), ERR_NONE);
+    cr_assert_eq(vm.expires_boot_ms, 61000);
+}
+
 Test(store_vms, R04_running_fails_as_cancelled_once_a_delete_came)
 {
     struct error err = {0};

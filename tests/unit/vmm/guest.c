@@ -34,7 +34,10 @@ bool plan_moment(const struct plan *plan, const char *instance, enum moment mome
 
 bool guest_moment(struct guest *guest, enum moment moment)
 {
-    return plan_moment(&guest->plan, guest->instance, moment);
+    if (!plan_moment(&guest->plan, guest->instance, moment))
+        return false;
+    unsigned met = atomic_fetch_add(&guest->met, 1) + 1;
+    return guest->plan.spare == 0 || met % guest->plan.spare != 0;
 }
 
 /* ---- sockets ---- */

@@ -376,6 +376,16 @@ unsigned root_asked(struct root *root, const char *instance)
     return asked;
 }
 
+unsigned root_met(struct root *root, const char *instance)
+{
+    pthread_mutex_lock(&root->lock);
+    const struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    unsigned met = atomic_load(&guest->met);
+    pthread_mutex_unlock(&root->lock);
+    return met;
+}
+
 size_t root_live(struct root *root)
 {
     size_t count = 0;

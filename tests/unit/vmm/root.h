@@ -51,6 +51,7 @@ struct plan {
     enum moment call; /* calls `action` before it goes on */
     void (*action)(void *context, const char *instance);
     void *context;
+    unsigned spare;    /* does not `fail` each time, but spares each so-manieth; 0: none */
     int kill_failures; /* KILLs that are refused before one is done */
     int blocked;       /* when it ends its log says that this call was blocked; 0: nothing */
     int status;        /* what KILL tells, in place of the truth; 0: the truth */
@@ -66,6 +67,7 @@ struct guest {
     char instance[ID_INSTANCE_SIZE];
     struct plan plan;  /* kill_failures: guarded by the root's lock */
     struct plan looks; /* the same, until it is replaced: for CHECK and OPEN */
+    atomic_uint met;   /* moments that the plan has something to fail for */
     const char *dir;   /* of its sockets; borrowed */
     enum priv_state state;
     pid_t pid; /* the VMM */
@@ -126,6 +128,8 @@ size_t root_live(struct root *root);
 /* Whether it is, and how often it was asked whether it lives. */
 bool root_paused(struct root *root, const char *instance);
 unsigned root_asked(struct root *root, const char *instance);
+/* How often the moment came that its plan fails at. */
+unsigned root_met(struct root *root, const char *instance);
 
 size_t root_open_fds(void);
 

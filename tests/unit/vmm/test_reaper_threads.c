@@ -64,7 +64,9 @@ static void only_a_keepalive_prolongs_a_life(struct engine *engine)
     int64_t end = kept.expires_boot_ms;
     CHECK(vmm_keepalive(engine->vmm, "owner", "kept", 0, &kept, &err) == 0);
     CHECK(kept.expires_boot_ms == end); /* its own two seconds take nothing away */
+    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
     while (lives(engine, "used", &kept)) {
+        CHECK(clock_mono_ms() < deadline);
         CHECK(kept.expires_boot_ms == row.expires_boot_ms);
         err = (struct error){0}; /* the last one meets its end */
         (void)engine_exec(engine, "used", &err);
@@ -89,8 +91,10 @@ static void what_no_command_runs_in_is_idle(struct engine *engine)
     run(engine, "idle", 60, (struct plan){0}, &row);
     run(engine, "kept", 60, (struct plan){0}, &row);
     int64_t begin = clock_mono_ms();
-    while (lives(engine, "idle", &row))
+    while (lives(engine, "idle", &row)) {
+        CHECK(clock_mono_ms() - begin < PATIENCE_MS);
         CHECK(vmm_keepalive(engine->vmm, "owner", "kept", 0, &row, &err) == 0);
+    }
     CHECK(clock_mono_ms() - begin > 1500);
     engine_ended(engine, "idle", STORE_EXITED, "idle");
     CHECK(await_end(engine, "kept") > 1000); /* two seconds after the last of them */
@@ -231,6 +235,51 @@ static void old_certificates_are_let_go(struct engine *engine)
     CHECK(clock_mono_ms() - engine->vmm->aged_ms < HOUR_MS / 2);
 }
 
+static bool doomed(struct engine *engine, const char *instance)
+{
+    struct vmm_machine *machine = vmm_machine_find(engine->vmm, instance);
+    CHECK(machine != NULL);
+    pthread_mutex_lock(&engine->vmm->lock);
+    bool result = machine->doomed;
+    pthread_mutex_unlock(&engine->vmm->lock);
+    vmm_machine_unref(engine->vmm, machine);
+    return result;
+}
+
+/* Its time is over, and the root half cannot end it: no caller is told that it lives on. */
+static void what_ends_already_is_not_kept_alive(struct engine *engine)
+{
+    enum { FAILURES = 3 };
+    struct store_vm row, kept;
+    struct error err = {0};
+    run(engine, "over", 1, (struct plan){.kill_failures = FAILURES}, &row);
+    int64_t begin = clock_mono_ms();
+    while (!doomed(engine, row.instance)) {
+        CHECK(clock_mono_ms() - begin < PATIENCE_MS);
+        poll(NULL, 0, LOOK_MS);
+    }
+    CHECK(vmm_keepalive(engine->vmm, "owner", "over", 60, &kept, &err) < 0);
+    CHECK(err.code == ERR_VM_NOT_RUNNING);
+    (void)await_end(engine, "over");
+    CHECK(clock_mono_ms() - begin > FAILURES * 1000); /* a rest before each try */
+    engine_ended(engine, "over", STORE_EXITED, "ttl");
+}
+
+/* Until the root half has said what runs, no row is without a VM. */
+static void before_recovery_no_row_is_let_go(struct engine *engine)
+{
+    struct vmm_recovered recovered;
+    struct store_vm row;
+    struct error err = {0};
+    run(engine, "here", 60, (struct plan){0}, &row);
+    engine_stop(engine);
+    engine_resume(engine);
+    poll(NULL, 0, 1500); /* the reaper looks at once, and each second */
+    CHECK(lives(engine, "here", &row));
+    CHECK(vmm_recover(engine->vmm, &recovered, &err) == 0 && recovered.adopted == 1);
+    remove_vm(engine, "here");
+}
+
 int main(void)
 {
     static engine_test *const tests[] = {
@@ -242,6 +291,8 @@ int main(void)
         a_row_without_a_vm_is_let_go,
         a_sweep_that_fails_is_made_again,
         old_certificates_are_let_go,
+        what_ends_already_is_not_kept_alive,
+        before_recovery_no_row_is_let_go,
     };
     return engine_run(tests, COUNT_OF(tests));
 }

@@ -36,12 +36,13 @@ declare -A without=(
     [image/test_image_open]="R21_links_*"
     [netfilter/test_netfilter_failures]="R15_a_host_without_*" # its child ends with what it opened
     [store/test_store_audit]="R25_a_flood_*" # outlasts its limit
+    [store/test_store_list]="R37_a_vm_that_lives_*"
     [store/test_store_ends]="R31_certificates_*" # likewise
 )
 
 # They look for a process by the front's name, which is valgrind's there.
 front_without="not ten_at_once and not output_without_end and not outlive_restarts \
-    and not only_an_administrator"
+    and not only_an_administrator and not drain_that_is_lifted"
 
 # Criterion executes a program anew for each of its tests. What a test forks only to end it again has
 # its parent's memory and descriptors; what it executes from elsewhere is not ours.

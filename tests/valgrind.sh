@@ -23,6 +23,8 @@ declare -A skipped=(
     [priv/test_priv_seccomp*]="libseccomp does not start without seccomp(2)"
     [priv/test_priv_firewall*]="opens a server, which compiles its filters"
     [vmm/test_vmm_*threads]="holds its scripted VMMs with pidfd_open"
+    [vsock/test_vsock_exec]="the agent holds its commands with pidfd_open"
+    [vsock/test_vsock_guest]="the agent holds its commands with pidfd_open"
     [netfilter/test_netfilter_interfaces]="enters namespaces with pidfd_open"
     [api/test_api_confine]="confines itself with landlock and seccomp(2)"
 )
@@ -32,13 +34,15 @@ declare -A without=(
     [base/test_base_fs]="opening_beneath_*" # see valgrind/openat2.c
     [image/test_image_catalogue]="R21_links_*" # likewise
     [image/test_image_open]="R21_links_*"
+    [netfilter/test_netfilter_failures]="R15_a_host_without_*" # its child ends with what it opened
     [store/test_store_audit]="R25_a_flood_*" # outlasts its limit
+    [store/test_store_list]="R37_a_vm_that_lives_*"
     [store/test_store_ends]="R31_certificates_*" # likewise
 )
 
 # They look for a process by the front's name, which is valgrind's there.
 front_without="not ten_at_once and not output_without_end and not outlive_restarts \
-    and not only_an_administrator"
+    and not only_an_administrator and not drain_that_is_lifted"
 
 # Criterion executes a program anew for each of its tests. What a test forks only to end it again has
 # its parent's memory and descriptors; what it executes from elsewhere is not ours.

@@ -74,9 +74,12 @@ def test_R02_a_drain_ends_what_is_left_at_its_deadline(
 
 
 @pytest.mark.testguest  # not about guests, and a boot must not take longer than their lives
-def test_R02_a_drain_that_is_lifted_ends_nobody(admin: Client, backend: Backend) -> None:
+def test_R02_a_drain_that_is_lifted_ends_nobody(
+    start: Callable[..., Daemon], connect: Callable[..., Client], backend: Backend
+) -> None:
     """The first end says that the drain is known to who would end the others, the second that its
     deadline has passed."""
+    admin = connect(start())
     admin.create(id="stays", memory_mib=backend.memory_mib)
     for vm_id, ttl_s in (("first", 3), ("second", 8)):
         admin.create(id=vm_id, memory_mib=backend.memory_mib, ttl_s=ttl_s)

@@ -8,11 +8,13 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
 option(MOTTE_WERROR "Treat warnings as errors" OFF)
 option(MOTTE_COVERAGE "Count which branches run" OFF)
+option(MOTTE_VALGRIND "Leave out the front's own filter, under which valgrind cannot run" OFF)
 set(MOTTE_SANITIZE "" CACHE STRING "Value of -fsanitize= (address,undefined or thread), empty for none")
 
 add_library(motte_flags INTERFACE)
 target_include_directories(motte_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_definitions(motte_flags INTERFACE _GNU_SOURCE MOTTE_VERSION="${PROJECT_VERSION}")
+target_compile_definitions(motte_flags INTERFACE $<$<BOOL:${MOTTE_VALGRIND}>:MOTTE_VALGRIND>)
 target_compile_options(motte_flags INTERFACE
     -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wvla -Wundef -Wcast-qual
     -Wwrite-strings -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes

@@ -97,7 +97,7 @@ prepare() {
             --no-install-recommends valgrind || return
     fi
     cmake --preset dev -DMOTTE_WERROR=ON && ninja -C build/dev -j "$jobs" &&
-        cmake --preset dev -B build/valgrind -DCMAKE_C_FLAGS=-DMOTTE_VALGRIND &&
+        cmake --preset dev -B build/valgrind -DMOTTE_VALGRIND=ON &&
         ninja -C build/valgrind -j "$jobs" motte-front
 }
 

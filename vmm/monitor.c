@@ -118,13 +118,6 @@ static bool next_ended(struct vmm *vmm, struct ended *ret)
     return true;
 }
 
-/* What fails is due again a little later. */
-static void end_one(struct vmm *vmm, const struct ended *ended)
-{
-    struct error err = {0};
-    (void)vmm_end(vmm, ended->instance, &ended->verdict, &err);
-}
-
 static void refresh_drain(struct vmm *vmm)
 {
     struct store_cordon cordon;
@@ -134,6 +127,28 @@ static void refresh_drain(struct vmm *vmm)
     pthread_mutex_lock(&vmm->lock);
     vmm->evict_boot_ms = cordon.drain_boot_ms;
     pthread_mutex_unlock(&vmm->lock);
+}
+
+/* A drain may have been lifted since it was last looked at: then nobody is ended for it. */
+static bool spare(struct vmm *vmm, const struct ended *ended)
+{
+    struct vmm_machine *machine = vmm_machine_find(vmm, ended->instance);
+    refresh_drain(vmm);
+    pthread_mutex_lock(&vmm->lock);
+    bool spared = machine != NULL && !evicted(vmm, clock_boot_ms());
+    if (spared)
+        machine->overdue = false;
+    pthread_mutex_unlock(&vmm->lock);
+    vmm_machine_unref(vmm, machine);
+    return spared;
+}
+
+/* What fails is due again a little later. */
+static void end_one(struct vmm *vmm, const struct ended *ended)
+{
+    struct error err = {0};
+    if (strcmp(ended->verdict.reason, "drained") != 0 || !spare(vmm, ended))
+        (void)vmm_end(vmm, ended->instance, &ended->verdict, &err);
 }
 
 static void refresh_host(struct vmm *vmm)

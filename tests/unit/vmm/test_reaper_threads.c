@@ -280,6 +280,28 @@ static void before_recovery_no_row_is_let_go(struct engine *engine)
     remove_vm(engine, "here");
 }
 
+/* The reaper knows of a drain that was lifted a moment ago. */
+static void a_drain_that_is_no_more_ends_nobody(struct engine *engine)
+{
+    struct store_vm row, kept;
+    struct error err = {0};
+    run(engine, "stays", 60, (struct plan){0}, &row);
+    pthread_mutex_lock(&engine->vmm->lock);
+    engine->vmm->evict_boot_ms = 1;
+    pthread_cond_broadcast(&engine->vmm->changed);
+    pthread_mutex_unlock(&engine->vmm->lock);
+    int64_t begin = clock_mono_ms();
+    for (int64_t known = 1; known != 0; poll(NULL, 0, LOOK_MS)) {
+        CHECK(clock_mono_ms() - begin < PATIENCE_MS);
+        pthread_mutex_lock(&engine->vmm->lock);
+        known = engine->vmm->evict_boot_ms;
+        pthread_mutex_unlock(&engine->vmm->lock);
+    }
+    CHECK(lives(engine, "stays", &row) && row.state == STORE_RUNNING);
+    CHECK(vmm_keepalive(engine->vmm, "owner", "stays", 60, &kept, &err) == 0);
+    remove_vm(engine, "stays");
+}
+
 int main(void)
 {
     static engine_test *const tests[] = {
@@ -293,6 +315,7 @@ int main(void)
         old_certificates_are_let_go,
         what_ends_already_is_not_kept_alive,
         before_recovery_no_row_is_let_go,
+        a_drain_that_is_no_more_ends_nobody,
     };
     return engine_run(tests, COUNT_OF(tests));
 }

@@ -116,9 +116,9 @@ int store_vm_end(struct store *store, const char *instance, enum store_state sta
  * ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
 int store_vm_paused(struct store *store, const char *instance, bool paused, int64_t boot_ms,
                     struct store_vm *ret, struct error *err);
-/* While it runs or is paused: at `boot_ms` somebody said that it is still needed. It will live for ttl_s more, or
- * longer if it would anyway; 0: for its own ttl_s. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING.
- * Returns the row. */
+/* While it runs or is paused: at `boot_ms` somebody said that it is still needed. It will live for
+ * ttl_s more, or longer if it would anyway; 0: for its own ttl_s. ERR_VM_UNKNOWN, ERR_VM_GONE,
+ * ERR_VM_NOT_RUNNING. Returns the row. */
 int store_vm_keepalive(struct store *store, const char *owner, const char *id, int64_t ttl_s,
                        int64_t boot_ms, struct store_vm *ret, struct error *err);
 /* 0: a command runs. An unknown instance: success, here and in the next. */
@@ -200,8 +200,8 @@ int store_cordon_refuse(const struct store_cordon *cordon, struct error *err);
 
 /*
  * A ring per VM inside a ring of all, kept after the VM has ended. No entry holds text that a guest
- * or a caller's command made. CREATED, RUNNING, PAUSED, RESUMED and ENDED are written by the changes above, in their
- * transaction.
+ * or a caller's command made. CREATED, RUNNING, PAUSED, RESUMED and ENDED are written by the changes
+ * above, in their transaction.
  */
 enum store_audit_kind {
     STORE_AUDIT_CREATED = 1,

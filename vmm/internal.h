@@ -114,8 +114,8 @@ struct vmm_machine {
     bool asked;
     unsigned vmm_misses, agent_misses;
     /* pause.c; guarded by the table's lock, changed by who has `pausing` set, one thread at a time.
-     * `changes` is odd while somebody pauses or resumes it, and another one afterwards. `unsure`: its VMM is to be asked whether this and the
-     * row are so, as after a restart. */
+     * `changes` is odd while somebody pauses or resumes it, and another one afterwards. `unsure`:
+     * its VMM is to be asked whether this and the row are so, as after a restart. */
     bool paused, unsure, pausing;
     unsigned changes;
     /* Set when taking it away failed (say, the firewall's lock was held): the reaper tries again,
@@ -310,8 +310,8 @@ int vmm_audit_end(struct vmm *vmm, const char *instance, struct vmm_verdict *ver
 int vmm_isolation_check(struct vmm *vmm, const char *instance, struct error *err);
 
 /* use.c */
-/* The machine (a reference) of a VM that runs or is paused, for a request of its owner's. ERR_VM_UNKNOWN,
- * ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_SHUTTING_DOWN. */
+/* The machine (a reference) of a VM that runs or is paused, for a request of its owner's.
+ * ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING, ERR_SHUTTING_DOWN. */
 int vmm_use_find(struct vmm *vmm, const char *owner, const char *id, const char *wish,
                  struct vmm_machine **ret, struct error *err);
 /* A command begins and ends; while one runs a VM is not idle. */

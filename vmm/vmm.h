@@ -127,8 +127,9 @@ int vmm_pause(struct vmm *vmm, const char *owner, const char *id, struct store_v
 int vmm_resume(struct vmm *vmm, const char *owner, const char *id, struct store_vm *ret,
                struct error *err);
 
-/* A running or paused VM is still needed: it will live for ttl_s more (0: its own ttl_s), or longer if it would
- * anyway, and has not been idle. Returns the row. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
+/* A running or paused VM is still needed: it will live for ttl_s more (0: its own ttl_s), or longer
+ * if it would anyway, and has not been idle. Returns the row. ERR_VM_UNKNOWN, ERR_VM_GONE,
+ * ERR_VM_NOT_RUNNING. */
 int vmm_keepalive(struct vmm *vmm, const char *owner, const char *id, int64_t ttl_s,
                   struct store_vm *ret, struct error *err);
 
@@ -148,8 +149,8 @@ struct vmm_isolation {
     size_t count;
     struct priv_line lines[PRIV_LINES_MAX];
 };
-/* Running or paused. The lines that the check of its spawn went through. A guard that is not right is no error: `ok`
- * says so. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
+/* Running or paused. The lines that the check of its spawn went through. A guard that is not right
+ * is no error: `ok` says so. ERR_VM_UNKNOWN, ERR_VM_GONE, ERR_VM_NOT_RUNNING. */
 int vmm_isolation(struct vmm *vmm, const char *owner, const char *id, struct vmm_isolation *ret,
                   struct error *err);
 

@@ -116,9 +116,9 @@ struct vsock_exec_result {
 void vsock_exec_result_release(struct vsock_exec_result *result);
 
 /* Runs one command on a service connection, reading and writing independently. The deadline holds
- * even when the agent is wedged: timeout_ms + grace of 5 s, then ERR_GUEST_TIMEOUT, with
- * what came until then in *ret, and the connection is unusable. When the guest reports timed_out this still returns 0. `cancel` when
- * readable (the VM is gone) → ERR_CANCELLED. */
+ * even when the agent is wedged: timeout_ms + grace of 5 s, then ERR_GUEST_TIMEOUT, with what came
+ * until then in *ret, and the connection is unusable. When the guest reports timed_out this still
+ * returns 0. `cancel` when readable (the VM is gone) → ERR_CANCELLED. */
 int vsock_exec(struct vsock_conn *conn, const struct vsock_exec_request *request, int cancel,
                struct vsock_exec_result *ret, struct error *err);
 

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -88,12 +87,6 @@ def test_R02_a_guest_sees_no_pause_when_the_service_is_started_again(
     daemon.assert_no_leftovers()
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time of a process until now."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def ready_after(daemon: Daemon) -> float:
     began = time.monotonic()
     daemon.start()
@@ -157,7 +150,7 @@ def test_R02_two_hundred_vms_are_adopted_in_two_seconds(
     kill_both(daemon)
     daemon.wait_ended(front)
     took = ready_after(daemon)
-    work = cpu_s(daemon.pid) + cpu_s(daemon.front_pid)
+    work = host.processor_s(daemon.pid) + host.processor_s(daemon.front_pid)
     print(f"{MANY} VMs adopted, ready after {took:.2f} s, {work:.2f} s of them work of both halves")
     record_property("adoption_s", round(took, 3))
     said = re.findall(r"recovered: (\d+) adopted, (\d+) undone, (\d+) lost", daemon.log)

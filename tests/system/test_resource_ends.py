@@ -257,11 +257,6 @@ def test_R02_after_a_purge_a_missing_inventory_is_begun_anew(
 # ---- descriptors ----
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def limits_of(pid: int) -> tuple[int, int]:
     """Of open files; soft and hard."""
     text = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
@@ -321,14 +316,14 @@ def test_R31_fd_exhaustion(daemon: Daemon, client: Client, connect: Connect) -> 
     front, running = daemon.front_pid, daemon.vmms()
     address = f"unix:{daemon.socket_path}"
     with every_gap_filled(daemon), descriptors_left(front, 0):
-        began, cpu = time.monotonic(), cpu_s(front)
+        began, cpu = time.monotonic(), host.processor_s(front)
         seen: Counter[int] = Counter()
         while time.monotonic() - began < 1.5:
             seen[told(address)] += 1
             select.select([], [], [], 0.02)
         assert seen[503] + seen[0] > 0, seen
         assert set(seen) <= {503, 0, 200}, seen  # 200: where an idle connection made room
-        assert cpu_s(front) - cpu < 0.3 * (time.monotonic() - began), "something spins"
+        assert host.processor_s(front) - cpu < 0.3 * (time.monotonic() - began), "something spins"
     assert told(address) == 200
     works(connect(daemon), "a")
     assert daemon.vmms() == running

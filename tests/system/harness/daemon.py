@@ -1,5 +1,6 @@
 """A real motted with directories, cgroup and uids of its own."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from . import host
 from .backend import Backend, build_dir, guest_dir
+from .waiting import wait_until
 
 UID_BASE = 1879048192
 UID_COUNT = 65536
@@ -244,14 +246,9 @@ class Daemon:
 
     def wait_no_leftovers(self, seconds: float = 30) -> None:
         """For what is undone a little later: asks until nothing is left."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                return self.assert_no_leftovers()
-            except AssertionError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not any(self.left_over().values()), seconds)
+        self.assert_no_leftovers()
 
     def spare_chains(self) -> set[str]:
         """Chains that stand and are no VM's: made ahead, or about to be removed. One that has been

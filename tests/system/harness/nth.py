@@ -4,7 +4,6 @@ left, what ran runs on, other programs' rules stand, and the same thing works at
 import contextlib
 import re
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from . import host
 from .client import Client, Refused
 from .contract import Contract
 from .traced import TracedDaemon
+from .waiting import wait_until
 
 ANSWER_S = 60  # SQLite alone takes 10 s to give up a lock that the kernel cannot make
 SILENCE_S = 2
@@ -166,16 +166,17 @@ class Bench(Generic[Made]):
     def _create(self, client: Client) -> None:
         """What lasted may have stopped a firewall's change in the middle: its repair is tried each
         second, and until then no VM starts."""
-        deadline = time.monotonic() + REPAIR_S
-        while True:
+
+        def made() -> bool:
             try:
                 client.create(id=PASSES, memory_mib=self.memory_mib)
-                return
             except Refused as refused:
-                passing = refused.problem["code"] == "firewall_out_of_sync"
-                if not passing or time.monotonic() > deadline:
+                if refused.problem["code"] != "firewall_out_of_sync":
                     raise
-            time.sleep(0.1)
+                return False
+            return True
+
+        wait_until(made, REPAIR_S, "the firewall stays out of sync")
 
     def _foreign(self) -> list[str]:
         """Another program's rules in the tables that Motte edits. Nothing jumps to them, so that

@@ -14,6 +14,7 @@ from . import host
 from .backend import Backend
 from .client import Client
 from .daemon import Daemon
+from .waiting import wait_until
 
 NEIGHBOUR = "neighbour"
 HEALTH_P99_S = 0.25  # of GET /healthz; the machine's two processors are shared with the attack
@@ -91,10 +92,9 @@ def at_percentile(values: list[float], percent: int) -> float:
 def settled(pid: int, before: Half, seconds: float = 45) -> Half:
     """Descriptors of connections that the attack left are closed a moment later; those of callers
     that went away unseen, after 30 s (INACTIVE_S of server/server.c)."""
-    deadline = time.monotonic() + seconds
-    while len((now := half(pid)).fds) > len(before.fds) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return now
+    with suppress(TimeoutError):
+        wait_until(lambda: len(half(pid).fds) <= len(before.fds), seconds)
+    return half(pid)
 
 
 @contextmanager

@@ -356,32 +356,32 @@ void root_crash(struct root *root, const char *instance)
     pthread_mutex_unlock(&root->lock);
 }
 
-bool root_paused(struct root *root, const char *instance)
+/* With the root's lock, which the caller gives back. */
+static const struct guest *hold(struct root *root, const char *instance)
 {
     pthread_mutex_lock(&root->lock);
     const struct guest *guest = find_locked(root, instance);
     CHECK(guest != NULL);
-    bool paused = guest->paused;
+    return guest;
+}
+
+bool root_paused(struct root *root, const char *instance)
+{
+    bool paused = hold(root, instance)->paused;
     pthread_mutex_unlock(&root->lock);
     return paused;
 }
 
 unsigned root_asked(struct root *root, const char *instance)
 {
-    pthread_mutex_lock(&root->lock);
-    const struct guest *guest = find_locked(root, instance);
-    CHECK(guest != NULL);
-    unsigned asked = guest->asked;
+    unsigned asked = hold(root, instance)->asked;
     pthread_mutex_unlock(&root->lock);
     return asked;
 }
 
 unsigned root_met(struct root *root, const char *instance)
 {
-    pthread_mutex_lock(&root->lock);
-    const struct guest *guest = find_locked(root, instance);
-    CHECK(guest != NULL);
-    unsigned met = atomic_load(&guest->met);
+    unsigned met = atomic_load(&hold(root, instance)->met);
     pthread_mutex_unlock(&root->lock);
     return met;
 }

@@ -12,6 +12,8 @@ struct admin {
     const char *firecracker, *jailer, *qemu; /* NULL: look for them */
     uint32_t uid_base, uid_count;
     const char *name, *kernel; /* --name, --kernel */
+    const char *token_file, *role, *tenant;
+    uint32_t rate; /* --rate; 0: none */
     bool json, raw, replace;
     const char *operand; /* FILE, DIR or NAME; NULL if none was given */
 };
@@ -157,6 +159,12 @@ int admin_scan_mounts(const struct admin *admin, const struct admin_live *live,
 int admin_scan_files(const struct admin *admin, const struct admin_live *live,
                      struct admin_found *found, struct error *err);
 
+/* ---- reload.c --------------------------------------------------------------------------------- */
+
+/* Lets a motted that runs read its tokens again, and says whether it took them from `token_file`: the
+ * exit status, 1 when it did not. */
+int admin_reload(const struct admin *admin, struct error *err);
+
 /* ---- commands: the exit status, or -1 with an error ---------------------------------------------
  */
 
@@ -172,6 +180,8 @@ int admin_doctor(const struct admin *admin, struct error *err);
 int admin_leftovers(const struct admin *admin, struct error *err);
 int admin_backup(const struct admin *admin, struct error *err);
 int admin_restore(const struct admin *admin, struct error *err);
-int admin_token(const struct admin *admin, struct error *err);
+int admin_token_create(const struct admin *admin, struct error *err);
+int admin_token_list(const struct admin *admin, struct error *err);
+int admin_token_revoke(const struct admin *admin, struct error *err);
 
 #endif

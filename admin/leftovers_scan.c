@@ -116,15 +116,34 @@ static int file_entry(const struct admin *admin, const struct admin_live *live, 
     return admin_found_add(found, ADMIN_FILE, text, err);
 }
 
+/* A snapshot that is being made, or removed, has a dot before its id; a published one is kept. */
+static int unfinished_entry(const struct admin *admin, const struct admin_live *live,
+                            const char *folder, const char *name, struct admin_found *found,
+                            struct error *err)
+{
+    char text[800];
+    (void)admin;
+    if (name[0] != '.' || !id_instance_valid(name + 1) || admin_live_has(live, name + 1))
+        return 0;
+    (void)snprintf(text, sizeof(text), "%.500s/%.255s", folder, name);
+    return admin_found_add(found, ADMIN_FILE, text, err);
+}
+
 int admin_scan_files(const struct admin *admin, const struct admin_live *live,
                      struct admin_found *found, struct error *err)
 {
-    const char *const folders[][2] = {
-        {admin->run_dir, "priv"}, {admin->run_dir, "jail"}, {admin->state_dir, "scratch"}};
-    for (size_t i = 0; i < COUNT_OF(folders); i++) {
+    const struct {
+        const char *base, *folder;
+        entry_handler *handler;
+    } places[] = {{admin->run_dir, "priv", file_entry},
+                  {admin->run_dir, "jail", file_entry},
+                  {admin->state_dir, "scratch", file_entry},
+                  {admin->state_dir, "staging", file_entry},
+                  {admin->state_dir, "snapshots", unfinished_entry}};
+    for (size_t i = 0; i < COUNT_OF(places); i++) {
         char folder[512];
-        (void)snprintf(folder, sizeof(folder), "%.250s/%s", folders[i][0], folders[i][1]);
-        if (each_entry(admin, live, folder, file_entry, found, err) < 0)
+        (void)snprintf(folder, sizeof(folder), "%.250s/%s", places[i].base, places[i].folder);
+        if (each_entry(admin, live, folder, places[i].handler, found, err) < 0)
             return -1;
     }
     return 0;

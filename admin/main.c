@@ -35,7 +35,14 @@ static const struct command commands[] = {
      "FILE",
      "such a copy in the place of the inventory, while motted is stopped",
      admin_restore},
-    {{"token", NULL}, "NAME", "a new line for motted's --token-file", admin_token},
+    {{"token", "create"},
+     "NAME [--role read|operate|admin] [--tenant NAME] [--rate N]",
+     "prints the secret, once; who shows it over TCP is that tenant (NAME), in that role "
+     "(operate),\n"
+     "        with N requests a second, and twice as many at once (any number)",
+     admin_token_create},
+    {{"token", "list"}, "[--json]", "whose tokens there are", admin_token_list},
+    {{"token", "revoke"}, "NAME", "from then on this one is refused", admin_token_revoke},
 };
 
 static void usage(FILE *out)
@@ -49,7 +56,8 @@ static void usage(FILE *out)
     fprintf(out, "\nOptions, as motted has them:\n"
                  "  --state-dir=DIR   /var/lib/motte    --run-dir=DIR    /run/motte\n"
                  "  --cgroup=NAME     motte             --uid-base=N     1879048192\n"
-                 "  --firecracker=FILE  --jailer=FILE  --qemu=FILE\n");
+                 "  --firecracker=FILE  --jailer=FILE  --qemu=FILE\n"
+                 "  --token-file=FILE /etc/motte/tokens\n");
 }
 
 /* The command that the arguments name, and how many words that took. */

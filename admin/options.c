@@ -18,6 +18,10 @@ enum option_id {
     OPTION_JSON,
     OPTION_RAW,
     OPTION_REPLACE,
+    OPTION_TOKEN_FILE,
+    OPTION_ROLE,
+    OPTION_TENANT,
+    OPTION_RATE,
 };
 
 static const struct option options[] = {
@@ -33,6 +37,10 @@ static const struct option options[] = {
     {"json", no_argument, NULL, OPTION_JSON},
     {"raw", no_argument, NULL, OPTION_RAW},
     {"replace", no_argument, NULL, OPTION_REPLACE},
+    {"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
+    {"role", required_argument, NULL, OPTION_ROLE},
+    {"tenant", required_argument, NULL, OPTION_TENANT},
+    {"rate", required_argument, NULL, OPTION_RATE},
     {NULL, 0, NULL, 0},
 };
 
@@ -42,6 +50,15 @@ static int take_uid_base(struct admin *admin, const char *value, struct error *e
     if (kv_number("--uid-base", value, 65536, UINT32_MAX - UID_COUNT, &base, err) < 0)
         return -1;
     admin->uid_base = (uint32_t)base;
+    return 0;
+}
+
+static int take_rate(struct admin *admin, const char *value, struct error *err)
+{
+    uint64_t rate = 0;
+    if (kv_number("--rate", value, 1, TOKEN_RATE_MAX, &rate, err) < 0)
+        return -1;
+    admin->rate = (uint32_t)rate;
     return 0;
 }
 
@@ -75,6 +92,12 @@ static const char **text_of(struct admin *admin, int option)
         return &admin->name;
     case OPTION_KERNEL:
         return &admin->kernel;
+    case OPTION_TOKEN_FILE:
+        return &admin->token_file;
+    case OPTION_ROLE:
+        return &admin->role;
+    case OPTION_TENANT:
+        return &admin->tenant;
     default:
         return NULL;
     }
@@ -87,6 +110,8 @@ static int take(struct admin *admin, int option, const char *value, struct error
         *text = value;
         return 0;
     }
+    if (option == OPTION_RATE)
+        return take_rate(admin, value, err);
     return option == OPTION_UID_BASE ? take_uid_base(admin, value, err) : take_flag(admin, option);
 }
 
@@ -98,6 +123,8 @@ int admin_options(struct admin *admin, int argc, char **argv, struct error *err)
         .cgroup = "motte",
         .uid_base = UID_BASE,
         .uid_count = UID_COUNT,
+        .token_file = "/etc/motte/tokens",
+        .role = "operate",
     };
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {

@@ -1,13 +1,8 @@
 /* GET /vms/{id}/audit: what happened to a VM that matters for its isolation, also after its end. */
 #include "api/internal.h"
 
-struct query {
-    uint32_t limit;
-    int64_t after;
-};
-
-static int take(struct query *query, const char *key, const char *value, unsigned *seen,
-                struct error *err)
+static int take(struct api_seq_query *query, uint32_t max, const char *key, const char *value,
+                unsigned *seen, struct error *err)
 {
     bool is_limit = strcmp(key, "limit") == 0;
     unsigned bit = is_limit ? 1 : 2;
@@ -17,8 +12,8 @@ static int take(struct query *query, const char *key, const char *value, unsigne
     if (*seen & bit)
         return error_set(err, ERR_QUERY, 0, "%s: give it once", is_limit ? "limit" : "cursor");
     *seen |= bit;
-    if (kv_number(is_limit ? "limit" : "cursor", value, 1,
-                  is_limit ? STORE_AUDIT_VM_MAX : INT64_MAX, &number, err) < 0) {
+    if (kv_number(is_limit ? "limit" : "cursor", value, 1, is_limit ? max : INT64_MAX, &number,
+                  err) < 0) {
         err->code = ERR_QUERY;
         return -1;
     }
@@ -29,14 +24,15 @@ static int take(struct query *query, const char *key, const char *value, unsigne
     return 0;
 }
 
-static int parse(const char *text, struct query *ret, struct error *err)
+int api_seq_query_parse(const char *text, uint32_t usual, uint32_t max, struct api_seq_query *ret,
+                        struct error *err)
 {
     char key[API_QUERY_KEY_SIZE], value[API_QUERY_VALUE_SIZE];
     unsigned seen = 0;
     const char *cursor = text != NULL ? text : "";
-    *ret = (struct query){.limit = STORE_AUDIT_VM_MAX};
+    *ret = (struct api_seq_query){.limit = usual};
     for (int more; (more = api_query_next(&cursor, key, value, err)) != 0;)
-        if (more < 0 || take(ret, key, value, &seen, err) < 0)
+        if (more < 0 || take(ret, max, key, value, &seen, err) < 0)
             return -1;
     return 0;
 }
@@ -53,8 +49,8 @@ static void cleanup_page(struct page *page)
 }
 
 /* As with every route: a VM of the caller's own first, for an admin then anybody's. */
-static int find(struct api *api, const struct api_request *request, const struct query *query,
-                struct page *ret, struct error *err)
+static int find(struct api *api, const struct api_request *request,
+                const struct api_seq_query *query, struct page *ret, struct error *err)
 {
     struct store_audit_filter filter = {.owner = request->caller->name,
                                         .id = request->id,
@@ -71,7 +67,7 @@ static int find(struct api *api, const struct api_request *request, const struct
     return store_audit_list(api->store, &filter, &ret->entries, &ret->count, &ret->more, err);
 }
 
-static cJSON *entry_json(const struct store_audit *entry)
+cJSON *api_audit_json(const struct store_audit *entry)
 {
     char at[25];
     cJSON *detail = NULL;
@@ -98,7 +94,7 @@ static cJSON *page_json(const struct page *page, const char *next)
     cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "entries") : NULL;
     bool failed = array == NULL;
     for (size_t i = 0; i < page->count && !failed; i++) {
-        cJSON *entry = entry_json(&page->entries[i]);
+        cJSON *entry = api_audit_json(&page->entries[i]);
         failed = entry == NULL || !cJSON_AddItemToArray(array, entry);
     }
     if (failed || json_add_string(json, "next_cursor", next) < 0) {
@@ -111,10 +107,12 @@ static cJSON *page_json(const struct page *page, const char *next)
 int api_audit_get(struct api *api, const struct api_request *request, struct api_response *response,
                   struct error *err)
 {
-    struct query query;
+    struct api_seq_query query;
     char next[24] = "";
     cleanup(cleanup_page) struct page page = {0};
-    if (parse(request->query, &query, err) < 0 || find(api, request, &query, &page, err) < 0)
+    if (api_seq_query_parse(request->query, STORE_AUDIT_VM_MAX, STORE_AUDIT_VM_MAX, &query, err) <
+            0 ||
+        find(api, request, &query, &page, err) < 0)
         return -1;
     if (page.more)
         snprintf(next, sizeof(next), "%lld", (long long)page.entries[page.count - 1].seq);

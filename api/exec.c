@@ -69,7 +69,7 @@ int api_exec_create(struct api *api, const struct api_request *request,
     struct store_vm vm;
     struct api_exec_body body cleanup(api_exec_body_release) = {0};
     if (api_query_none(request->query, err) < 0 ||
-        api_exec_body_parse(request->body, request->body_len, &body, err) < 0 ||
+        api_exec_body_parse(request->body, request->body_len, false, &body, err) < 0 ||
         api_vm_find(api, request->caller, request->id, &vm, err) < 0)
         return -1;
     return run(api, request, vm.owner, &body.request, response, err);

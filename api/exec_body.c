@@ -16,8 +16,11 @@ struct fields {
     const cJSON *argv, *env;
     char *shell, *cwd, *user, *input;
     uint32_t timeout_ms;
+    bool input_open;
+    const cJSON *pty;
 };
 
+/* The last two are of commands that are watched, and so may last. */
 static const struct json_field table[] = {
     {"argv", JSON_ARRAY, offsetof(struct fields, argv), false, 1, ARGV_MAX},
     {"shell", JSON_STRING, offsetof(struct fields, shell), false, 1, API_BODY_EXEC_MAX},
@@ -26,8 +29,11 @@ static const struct json_field table[] = {
     {"user", JSON_STRING, offsetof(struct fields, user), false, 1, USER_BYTES_MAX},
     {"stdin", JSON_STRING, offsetof(struct fields, input), false, 0, API_BODY_EXEC_MAX},
     {"timeout_ms", JSON_U32, offsetof(struct fields, timeout_ms), false, 1,
-     API_EXEC_TIMEOUT_MAX_MS},
+     API_EXEC_LONG_TIMEOUT_MAX_MS},
+    {"stdin_open", JSON_BOOL, offsetof(struct fields, input_open), false, 0, 0},
+    {"pty", JSON_OBJECT, offsetof(struct fields, pty), false, 0, 2},
 };
+enum { WATCHED_ONLY = 2 };
 
 static int check_argv(const cJSON *argv, struct error *err)
 {
@@ -56,6 +62,15 @@ static int check_env(const cJSON *env, struct error *err)
     return 0;
 }
 
+static int check_user(const char *user, struct error *err)
+{
+    for (const char *at = user; at != NULL && *at != '\0'; at++)
+        if (*at < '!' || *at > '~')
+            return error_set(err, ERR_FIELD_VALUE, 0,
+                             "user: a name, a uid or uid:gid has no spaces and is in ASCII");
+    return 0;
+}
+
 /* `shell` is short for argv ["/bin/sh", "-c", shell]. */
 static int shell_argv(const char *shell, cJSON **ret, struct error *err)
 {
@@ -81,6 +96,41 @@ static int check_size(const struct vsock_exec_request *request, struct error *er
     return 0;
 }
 
+struct size_fields {
+    uint32_t rows, cols;
+};
+
+static int check_pty(const cJSON *pty, struct vsock_exec_request *request, struct error *err)
+{
+    static const struct json_field members[] = {
+        {"rows", JSON_U32, offsetof(struct size_fields, rows), false, 1, UINT16_MAX},
+        {"cols", JSON_U32, offsetof(struct size_fields, cols), false, 1, UINT16_MAX},
+    };
+    struct size_fields size = {.rows = 24, .cols = 80};
+    if (pty == NULL)
+        return 0;
+    if (json_decode(pty, members, COUNT_OF(members), &size, err) < 0)
+        return error_wrap(err, "pty");
+    request->pty = true;
+    request->size = (struct vsock_size){.rows = (uint16_t)size.rows, .cols = (uint16_t)size.cols};
+    return 0;
+}
+
+/* Where a request may be waiting for a command its time is short, and its input all there is. */
+static int check_watched(const struct fields *fields, bool watched, struct api_exec_body *body,
+                         struct error *err)
+{
+    if (!watched && fields->timeout_ms > API_EXEC_TIMEOUT_MAX_MS)
+        return error_set(err, ERR_FIELD_RANGE, 0,
+                         "timeout_ms: at most %d; POST /vms/{id}/execs takes more",
+                         API_EXEC_TIMEOUT_MAX_MS);
+    if (watched && body->request.input_len > VMM_EXEC_INPUT_MAX)
+        return error_set(err, ERR_FIELD_RANGE, 0,
+                         "stdin: at most %d bytes; send the rest to .../stdin", VMM_EXEC_INPUT_MAX);
+    body->input_open = fields->input_open;
+    return check_pty(fields->pty, &body->request, err);
+}
+
 static int check(const struct fields *fields, struct api_exec_body *body, struct error *err)
 {
     if ((fields->argv == NULL) == (fields->shell == NULL))
@@ -90,7 +140,7 @@ static int check(const struct fields *fields, struct api_exec_body *body, struct
         return -1;
     if (fields->shell != NULL && shell_argv(fields->shell, &body->shell_argv, err) < 0)
         return -1;
-    if (check_env(fields->env, err) < 0)
+    if (check_env(fields->env, err) < 0 || check_user(fields->user, err) < 0)
         return -1;
     if (fields->cwd != NULL && fields->cwd[0] != '/')
         return error_set(err, ERR_FIELD_VALUE, 0, "cwd: use an absolute path");
@@ -107,19 +157,23 @@ static int check(const struct fields *fields, struct api_exec_body *body, struct
     return check_size(&body->request, err);
 }
 
-int api_exec_body_parse(const char *text, size_t len, struct api_exec_body *ret, struct error *err)
+int api_exec_body_parse(const char *text, size_t len, bool watched, struct api_exec_body *ret,
+                        struct error *err)
 {
+    size_t count = watched ? COUNT_OF(table) : COUNT_OF(table) - WATCHED_ONLY;
     struct fields fields = {.timeout_ms = API_EXEC_TIMEOUT_DEFAULT_MS};
     *ret = (struct api_exec_body){0};
     int result = json_parse(text, len, &ret->json, err);
     if (result == 0)
-        result = json_decode(ret->json, table, COUNT_OF(table), &fields, err);
+        result = json_decode(ret->json, table, count, &fields, err);
     ret->shell = fields.shell;
     ret->cwd = fields.cwd;
     ret->user = fields.user;
     ret->input = fields.input;
     if (result == 0)
         result = check(&fields, ret, err);
+    if (result == 0)
+        result = check_watched(&fields, watched, ret, err);
     if (result < 0)
         api_exec_body_release(ret);
     return result;

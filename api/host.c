@@ -95,6 +95,22 @@ static cJSON *limits_json(const struct priv_host *host)
         {"max_exec_timeout_ms", API_EXEC_TIMEOUT_MAX_MS},
         {"max_exec_output_bytes", API_OUTPUT_MAX},
         {"max_exec_body_bytes", API_BODY_EXEC_MAX},
+        {"max_execs_timeout_ms", API_EXEC_LONG_TIMEOUT_MAX_MS},
+        {"max_execs_kept", VMM_EXECS_MAX},
+        {"max_execs_per_vm", VMM_EXECS_PER_VM},
+        {"max_execs_running", VMM_EXECS_RUNNING_MAX},
+        {"max_execs_output_bytes", VMM_EXEC_LOG_MAX},
+        {"max_execs_total_output_bytes", VMM_EXEC_LOGS_MAX},
+        {"max_stdin_waiting_bytes", VMM_EXEC_INPUT_MAX},
+        {"max_stdin_body_bytes", API_BODY_STDIN_MAX},
+        {"max_console_bytes", VMM_CONSOLE_TAIL - 1},
+        {"max_streams", API_STREAMS_MAX},
+        {"max_waits", API_WAITS_MAX},
+        {"max_wait_s", API_WAIT_MAX_S},
+        {"max_idempotency_keys", STORE_KEYS_MAX},
+        {"max_idempotent_answer_bytes", STORE_ANSWER_MAX},
+        {"max_idempotent_bytes", STORE_KEYS_BYTES_MAX},
+        {"idempotency_keep_s", STORE_KEYS_KEEP_S},
     };
     cJSON *json = cJSON_CreateObject();
     bool failed = json == NULL;
@@ -105,6 +121,32 @@ static cJSON *limits_json(const struct priv_host *host)
         return NULL;
     }
     return json;
+}
+
+/* Null: no limit. */
+static int add_limit(cJSON *json, const char *name, uint32_t most)
+{
+    return most != 0 ? json_add_number(json, name, most) : json_add(json, name, cJSON_CreateNull());
+}
+
+/* What the caller may have at once, and what he has. Takes `json`. */
+static cJSON *with_tenant(cJSON *json, const char *name, const struct store_quota *most,
+                          const struct store_quota *used)
+{
+    cJSON *tenant = json != NULL ? cJSON_CreateObject() : NULL;
+    bool failed = json_add_string(tenant, "name", name) < 0 ||
+                  add_limit(tenant, "max_vms", most->vms) < 0 ||
+                  add_limit(tenant, "max_vcpus", most->vcpus) < 0 ||
+                  add_limit(tenant, "max_memory_mib", most->memory_mib) < 0 ||
+                  json_add_number(tenant, "vms", used->vms) < 0 ||
+                  json_add_number(tenant, "vcpus", used->vcpus) < 0 ||
+                  json_add_number(tenant, "memory_mib", used->memory_mib) < 0;
+    if (!failed && json_add(json, "tenant", tenant) == 0)
+        return json;
+    if (failed)
+        cJSON_Delete(tenant);
+    cJSON_Delete(json);
+    return NULL;
 }
 
 static cJSON *capabilities_json(const struct priv_host *host, bool cordoned)
@@ -135,10 +177,15 @@ int api_capabilities(struct api *api, const struct api_request *request,
 {
     struct priv_host host;
     struct store_cordon cordon;
-    if (api_query_none(request->query, err) < 0 || store_cordon_get(api->store, &cordon, err) < 0)
+    struct store_quota used;
+    const char *owner = request->caller->name;
+    if (api_query_none(request->query, err) < 0 || store_cordon_get(api->store, &cordon, err) < 0 ||
+        store_quota_used(api->store, owner, &used, err) < 0)
         return -1;
+    struct store_quota most = store_quota_of(api->store, owner);
     vmm_host(api->vmm, &host);
-    return api_respond_json(response, 200, capabilities_json(&host, cordon.set), err);
+    return api_respond_json(
+        response, 200, with_tenant(capabilities_json(&host, cordon.set), owner, &most, &used), err);
 }
 
 /* ---- health ---- */

@@ -1,4 +1,4 @@
-/* The query of GET /vms: ?label=k=v&state=running&limit=50&cursor=… */
+/* The query of a list: ?label=k=v&state=running&limit=50&cursor=… */
 #include "api/internal.h"
 
 static int take_limit(struct api_list_query *query, char *value, struct error *err)
@@ -12,12 +12,17 @@ static int take_limit(struct api_list_query *query, char *value, struct error *e
     return 0;
 }
 
-static int take_state(struct api_list_query *query, char *value, struct error *err)
+int api_take_state(const char *value, enum store_state *ret, struct error *err)
 {
-    if (store_state_parse(value, &query->state) < 0)
+    if (store_state_parse(value, ret) < 0)
         return error_set(err, ERR_QUERY, 0,
                          "state: use creating, running, paused, deleting, failed, exited or lost");
     return 0;
+}
+
+static int take_state(struct api_list_query *query, char *value, struct error *err)
+{
+    return api_take_state(value, &query->state, err);
 }
 
 static int take_label(struct api_list_query *query, char *value, struct error *err)
@@ -52,21 +57,25 @@ static const struct {
     {"cursor", take_cursor},
 };
 
-static int take(struct api_list_query *query, const char *key, char *value, unsigned *seen,
-                struct error *err)
+enum { STATELESS = 1 << 0 | 1 << 2 | 1 << 3, ALL = STATELESS | 1 << 1 }; /* bits by place */
+
+static int take(struct api_list_query *query, const char *key, char *value, unsigned allowed,
+                unsigned *seen, struct error *err)
 {
     for (size_t i = 0; i < COUNT_OF(parameters); i++) {
-        if (strcmp(key, parameters[i].name) != 0)
+        if (strcmp(key, parameters[i].name) != 0 || !(allowed & 1U << i))
             continue;
         if (*seen & 1U << i)
             return error_set(err, ERR_QUERY, 0, "%s: give it once", parameters[i].name);
         *seen |= 1U << i;
         return parameters[i].take(query, value, err);
     }
-    return error_set(err, ERR_QUERY, 0, "this list takes label, state, limit and cursor only");
+    return error_set(err, ERR_QUERY, 0,
+                     allowed == ALL ? "this list takes label, state, limit and cursor only"
+                                    : "this list takes label, limit and cursor only");
 }
 
-int api_list_query_parse(const char *query, struct api_list_query *ret, struct error *err)
+static int parse(const char *query, unsigned allowed, struct api_list_query *ret, struct error *err)
 {
     char key[API_QUERY_KEY_SIZE], value[API_QUERY_VALUE_SIZE];
     unsigned seen = 0;
@@ -78,7 +87,7 @@ int api_list_query_parse(const char *query, struct api_list_query *ret, struct e
         int more = api_query_next(&cursor, key, value, err);
         if (more <= 0)
             return more;
-        if (take(ret, key, value, &seen, err) < 0)
+        if (take(ret, key, value, allowed, &seen, err) < 0)
             return -1;
         if (strcmp(key, "cursor") == 0)
             continue;
@@ -88,4 +97,14 @@ int api_list_query_parse(const char *query, struct api_list_query *ret, struct e
         ret->kept[kept++] = '&';
         ret->kept[kept] = '\0';
     }
+}
+
+int api_list_query_parse(const char *query, struct api_list_query *ret, struct error *err)
+{
+    return parse(query, ALL, ret, err);
+}
+
+int api_snapshot_query_parse(const char *query, struct api_list_query *ret, struct error *err)
+{
+    return parse(query, STATELESS, ret, err);
 }

@@ -5,6 +5,10 @@ void api_response_release(struct api_response *response)
 {
     free(response->body);
     response->body = NULL;
+    struct waker nobodys = {0};
+    if (response->stream.read != NULL)
+        response->stream.close(response->stream.context, &nobodys);
+    response->stream = (struct api_stream){0};
 }
 
 int api_respond_json(struct api_response *response, unsigned status, cJSON *json, struct error *err)
@@ -24,6 +28,10 @@ void api_dispatch(struct api *api, const struct api_route *route, const struct a
                   struct api_response *ret)
 {
     struct error err = {0};
+    if (request->keyed) {
+        api_dispatch_keyed(api, route, request, ret);
+        return;
+    }
     if (route->handler(api, request, ret, &err) < 0)
         api_problem(&err, request->request_id, NULL, ret);
 }

@@ -29,13 +29,18 @@ cJSON *api_guards_json(uint32_t set)
 /* The row holds CLOCK_BOOTTIME, which setting the wall clock does not move; clients read wall time.
  * Two reads of both clocks differ a little each time, so the answer is what was true when the end
  * was set: it stays the same to the millisecond unless the wall clock was really set since. */
-int64_t api_vm_expires_wall_ms(const struct store_vm *vm)
+int64_t api_expires_wall_ms(int64_t expires_boot_ms, int64_t expires_wall_ms)
 {
     enum { SET_MS = 2000 };
-    if (vm->expires_boot_ms <= 0)
+    if (expires_boot_ms <= 0)
         return 0;
-    int64_t exact = clock_wall_ms() + vm->expires_boot_ms - clock_boot_ms();
-    return llabs(vm->expires_wall_ms - exact) <= SET_MS ? vm->expires_wall_ms : exact;
+    int64_t exact = clock_wall_ms() + expires_boot_ms - clock_boot_ms();
+    return llabs(expires_wall_ms - exact) <= SET_MS ? expires_wall_ms : exact;
+}
+
+int64_t api_vm_expires_wall_ms(const struct store_vm *vm)
+{
+    return api_expires_wall_ms(vm->expires_boot_ms, vm->expires_wall_ms);
 }
 
 int api_add_time(cJSON *json, const char *name, int64_t wall_ms)
@@ -113,6 +118,17 @@ static int add_isolation(cJSON *json, const struct store_vm *vm)
                : 0;
 }
 
+static int add_source(cJSON *json, const struct store_vm *vm)
+{
+    static const char *const sources[] = {
+        [STORE_FROM_BOOT] = "boot", [STORE_FROM_SNAPSHOT] = "snapshot", [STORE_FROM_POOL] = "pool"};
+    const char *source = (unsigned)vm->source < COUNT_OF(sources) ? sources[vm->source] : NULL;
+    return json_add_string(json, "source", source) < 0 ||
+                   json_add_string(json, "snapshot", vm->snapshot[0] ? vm->snapshot : NULL) < 0
+               ? -1
+               : 0;
+}
+
 cJSON *api_vm_json(const struct store_vm *vm)
 {
     cJSON *json = cJSON_CreateObject();
@@ -121,9 +137,10 @@ cJSON *api_vm_json(const struct store_vm *vm)
         json_add_string(json, "owner", vm->owner) < 0 || add_state(json, vm) < 0 ||
         add_shape(json, vm) < 0 || add_life(json, vm) < 0 ||
         add_stored(json, "labels", vm->labels, cJSON_CreateObject()) < 0 ||
-        add_isolation(json, vm) < 0 || api_add_time(json, "created_at", vm->created_wall_ms) < 0 ||
+        add_source(json, vm) < 0 || add_isolation(json, vm) < 0 ||
+        api_add_time(json, "created_at", vm->created_wall_ms) < 0 ||
         api_add_time(json, "expires_at", api_vm_expires_wall_ms(vm)) < 0 ||
-        add_stored(json, "steps", vm->steps, cJSON_CreateArray()) < 0 ||
+        add_stored(json, "timings", vm->steps, cJSON_CreateArray()) < 0 ||
         add_stored(json, "guest", vm->guest, cJSON_CreateNull()) < 0) {
         cJSON_Delete(json);
         return NULL;

@@ -7,13 +7,13 @@ int api_vm_find(struct api *api, const struct caller *caller, const char *id, st
     struct error own = {0};
     if (store_vm_get(api->store, caller->name, id, ret, &own) == 0)
         return 0;
-    bool missing = own.code == ERR_VM_UNKNOWN || own.code == ERR_VM_GONE;
     struct error any = {0};
-    if (missing && caller->admin) {
+    /* One of his own that has ended is still what he means: else a DELETE that is sent again would
+     * end another's VM. */
+    if (own.code == ERR_VM_UNKNOWN && caller->admin) {
         if (store_vm_get(api->store, NULL, id, ret, &any) == 0)
             return 0;
-        if (own.code == ERR_VM_UNKNOWN)
-            own = any;
+        own = any;
     }
     *err = own;
     return -1;
@@ -21,16 +21,31 @@ int api_vm_find(struct api *api, const struct caller *caller, const char *id, st
 
 /* ---- create ---- */
 
+static int answer_created(const void *made, struct store_answer *ret)
+{
+    const struct store_vm *vm = made;
+    snprintf(ret->location, sizeof(ret->location), "/vms/%s", vm->id);
+    return api_answer_json(ret, 201, api_vm_json(vm));
+}
+
+static int respond_created(const struct store_vm *vm, struct api_response *response,
+                           struct error *err)
+{
+    struct store_answer answer cleanup(store_answer_release) = {0};
+    if (answer_created(vm, &answer) < 0)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory while writing the answer");
+    api_respond_answer(response, &answer);
+    response->kept = true;
+    return 0;
+}
+
 static int create_now(struct api *api, const struct api_request *request, struct vmm_spec *spec,
                       struct api_response *response, struct error *err)
 {
     struct store_vm vm;
     if (vmm_spawn(api->vmm, spec, request->caller->name, &vm, err) < 0)
         return -1;
-    if (api_respond_json(response, 201, api_vm_json(&vm), err) < 0)
-        return -1;
-    snprintf(response->location, sizeof(response->location), "/vms/%s", vm.id);
-    return 0;
+    return respond_created(&vm, response, err);
 }
 
 /* The caller has his answer; the VM's row and the observer have what became of it. */
@@ -46,13 +61,31 @@ static int create_later(struct api *api, const struct api_request *request, stru
 {
     struct store_vm vm;
     struct vmm_spawning *spawning = NULL;
+    vmm_spec_keep(spec, NULL); /* the answer is that it is being made */
     if (vmm_spawn_begin(api->vmm, spec, request->caller->name, &spawning, &vm, err) < 0)
         return -1;
     response->later = finish_spawn;
     response->later_context = spawning;
     response->async_applied = true;
+    memcpy(response->making, vm.instance, sizeof(response->making));
     snprintf(response->location, sizeof(response->location), "/vms/%s", vm.id);
     return api_respond_json(response, 202, api_vm_json(&vm), err);
+}
+
+static int read_spec(struct api *api, const struct caller *caller, const cJSON *body,
+                     struct vmm_spec **ret, struct error *err)
+{
+    struct priv_host host;
+    struct vmm_defaults defaults;
+    struct store_snapshot snapshot;
+    const cJSON *from = cJSON_GetObjectItemCaseSensitive(body, "snapshot");
+    if (cJSON_IsString(from)) /* only its owner restores one */
+        return store_snapshot_get(api->store, caller->name, from->valuestring, &snapshot, err) < 0
+                   ? -1
+                   : vmm_spec_new_restored(body, &snapshot, api->state_dir, ret, err);
+    vmm_host(api->vmm, &host);
+    vmm_defaults(api->vmm, &defaults);
+    return vmm_spec_new(body, &host, api->state_dir, defaults.image, ret, err);
 }
 
 int api_vm_create(struct api *api, const struct api_request *request, struct api_response *response,
@@ -60,15 +93,19 @@ int api_vm_create(struct api *api, const struct api_request *request, struct api
 {
     cleanup_json cJSON *body = NULL;
     struct vmm_spec *spec = NULL;
-    struct priv_host host;
-    struct vmm_defaults defaults;
     if (api_query_none(request->query, err) < 0 ||
-        json_parse(request->body, request->body_len, &body, err) < 0)
+        json_parse(request->body, request->body_len, &body, err) < 0 ||
+        read_spec(api, request->caller, body, &spec, err) < 0)
         return -1;
-    vmm_host(api->vmm, &host);
-    vmm_defaults(api->vmm, &defaults);
-    if (vmm_spec_new(body, &host, api->state_dir, defaults.image, &spec, err) < 0)
-        return -1;
+    struct store_vm vm;
+    bool claimed = false;
+    const struct store_keep keep = api_keep(request, answer_created, NULL);
+    vmm_spec_keep(spec, &keep);
+    int result = vmm_claim(api->vmm, spec, request->caller->name, &vm, &claimed, err);
+    if (result < 0 || claimed) { /* who would wait for no answer need not wait for this one */
+        vmm_spec_free(spec);
+        return result < 0 ? -1 : respond_created(&vm, response, err);
+    }
     return request->respond_async ? create_later(api, request, spec, response, err)
                                   : create_now(api, request, spec, response, err);
 }
@@ -81,8 +118,13 @@ int api_vm_get(struct api *api, const struct api_request *request, struct api_re
     struct store_vm vm;
     if (api_query_none(request->query, err) < 0)
         return -1;
-    if (api_vm_find(api, request->caller, request->id, &vm, err) == 0)
-        return api_respond_json(response, 200, api_vm_json(&vm), err);
+    uint64_t moment = store_moment(api->store);
+    if (api_vm_find(api, request->caller, request->id, &vm, err) == 0) {
+        if (api_respond_json(response, 200, api_vm_json(&vm), err) < 0)
+            return -1;
+        api_known_keep(api->known, moment, request, &vm, response);
+        return 0;
+    }
     if (err->code != ERR_VM_GONE)
         return -1;
     api_vm_gone(api, request, err, response);

@@ -14,6 +14,34 @@ void hash_sha256(const void *data, size_t len, uint8_t out[static HASH_SIZE])
     sha256_digest(&context, HASH_SIZE, out);
 }
 
+struct hash {
+    struct sha256_ctx context;
+};
+
+struct hash *hash_new(void)
+{
+    struct hash *hash = malloc(sizeof(*hash));
+    if (hash != NULL)
+        sha256_init(&hash->context);
+    return hash;
+}
+
+void hash_add(struct hash *hash, const void *data, size_t len)
+{
+    sha256_update(&hash->context, len, data);
+}
+
+void hash_end(const struct hash *hash, uint8_t out[static HASH_SIZE])
+{
+    struct sha256_ctx context = hash->context;
+    sha256_digest(&context, HASH_SIZE, out);
+}
+
+void hash_free(struct hash *hash)
+{
+    free(hash);
+}
+
 int hash_sha256_fd(int fd, uint8_t out[static HASH_SIZE], struct error *err)
 {
     enum { CHUNK = 1 << 18 };

@@ -1,4 +1,5 @@
 #include "guest/internal.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -115,6 +116,31 @@ void guest_cgroup_kill(const struct guest_cgroup *cgroup, pid_t pid, int pidfd)
         return;
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0); /* it may not lead its group yet */
     kill(-pid, SIGKILL);
+}
+
+static void kill_left(struct guest_cgroup *left)
+{
+    put_in(left->path, "cgroup.kill", "1");
+}
+
+static void each_left(const char *parent, void (*act)(struct guest_cgroup *left))
+{
+    DIR *dir = opendir(parent);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct guest_cgroup left = {.fd = -1, .pressure = -1};
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        snprintf(left.path, sizeof left.path, "%s/%.40s", parent, entry->d_name);
+        act(&left);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+void guest_cgroup_clear(const char *parent)
+{
+    each_left(parent, kill_left);
+    each_left(parent, guest_cgroup_remove); /* all die at the same time */
 }
 
 bool guest_cgroup_oom(const struct guest_cgroup *cgroup)

@@ -2,39 +2,28 @@
 #include <errno.h>
 #include <grp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static const char DEFAULT_PATH[] =
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-__attribute__((format(printf, 3, 4))) static int refuse(struct guest_refusal *why, const char *code,
-                                                        const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    why->code = code;
-    vsnprintf(why->message, sizeof why->message, fmt, args);
-    va_end(args);
-    return -1;
-}
-
 static int parse_argv(json_t *argv, struct guest_command *command, struct guest_refusal *why)
 {
     size_t count = json_array_size(argv);
     if (count == 0)
-        return refuse(why, "bad_request", "argv must be an array of one string or more");
+        return guest_deny(why, "bad_request", "argv must be an array of one string or more");
     command->argv = calloc(count + 1, sizeof *command->argv);
     if (!command->argv)
-        return refuse(why, "no_memory", "the guest has no memory left");
+        return guest_deny(why, "no_memory", "the guest has no memory left");
     for (size_t i = 0; i < count; i++) {
         json_t *word = json_array_get(argv, i);
         if (!json_is_string(word))
-            return refuse(why, "bad_request", "argv must be an array of strings");
+            return guest_deny(why, "bad_request", "argv must be an array of strings");
         command->argv[i] = (char *)(uintptr_t)json_string_value(word);
     }
     return 0;
@@ -57,30 +46,31 @@ static int env_set(char **env, const char *name, const char *value)
 static int parse_env(json_t *given, struct guest_command *command, struct guest_refusal *why)
 {
     if (given && !json_is_object(given))
-        return refuse(why, "bad_request", "env must be an object of strings");
-    command->env = calloc(json_object_size(given) + 4, sizeof *command->env);
+        return guest_deny(why, "bad_request", "env must be an object of strings");
+    command->env = calloc(json_object_size(given) + 5, sizeof *command->env);
     if (!command->env || !(command->env[0] = strdup(DEFAULT_PATH)) ||
         env_set(command->env, "HOME", command->user.home) ||
-        env_set(command->env, "LANG", "C.UTF-8"))
-        return refuse(why, "no_memory", "the guest has no memory left");
+        env_set(command->env, "LANG", "C.UTF-8") ||
+        (command->terminal && env_set(command->env, "TERM", "xterm")))
+        return guest_deny(why, "no_memory", "the guest has no memory left");
     const char *name;
     json_t *value;
     json_object_foreach(given, name, value)
     {
         if (!json_is_string(value) || !*name || strchr(name, '='))
-            return refuse(
+            return guest_deny(
                 why, "bad_request",
                 "env must be an object of strings whose names are not empty and have no =");
         if (env_set(command->env, name, json_string_value(value)))
-            return refuse(why, "no_memory", "the guest has no memory left");
+            return guest_deny(why, "no_memory", "the guest has no memory left");
     }
     return 0;
 }
 
 static int known_fields_only(json_t *request, struct guest_refusal *why)
 {
-    static const char *const FIELDS[] = {"id",  "op",   "argv",       "env",
-                                         "cwd", "user", "timeout_ms", "stdin"};
+    static const char *const FIELDS[] = {"id",         "op",    "argv", "env",  "cwd", "user",
+                                         "timeout_ms", "stdin", "pty",  "rows", "cols"};
     const char *name;
     json_t *value;
     json_object_foreach(request, name, value)
@@ -89,8 +79,25 @@ static int known_fields_only(json_t *request, struct guest_refusal *why)
         while (i < sizeof FIELDS / sizeof FIELDS[0] && strcmp(FIELDS[i], name) != 0)
             i++;
         if (i == sizeof FIELDS / sizeof FIELDS[0])
-            return refuse(why, "bad_request", "exec has no field \"%.64s\"", name);
+            return guest_deny(why, "bad_request", "exec has no field \"%.64s\"", name);
     }
+    return 0;
+}
+
+static int parse_terminal(json_t *request, struct guest_command *command, struct guest_refusal *why)
+{
+    json_t *pty = json_object_get(request, "pty");
+    json_t *rows = json_object_get(request, "rows"), *cols = json_object_get(request, "cols");
+    command->terminal = json_is_true(pty);
+    if (pty && !json_is_boolean(pty))
+        return guest_deny(why, "bad_request", "pty must be true or false");
+    if (!command->terminal)
+        return rows || cols ? guest_deny(why, "bad_request", "rows and cols are of a pty") : 0;
+    if (json_integer_value(rows) < 1 || json_integer_value(rows) > 65535 ||
+        json_integer_value(cols) < 1 || json_integer_value(cols) > 65535)
+        return guest_deny(why, "bad_request", "a pty needs rows and cols from 1 to 65535");
+    command->rows = (unsigned short)json_integer_value(rows);
+    command->cols = (unsigned short)json_integer_value(cols);
     return 0;
 }
 
@@ -100,22 +107,22 @@ static int parse_rest(json_t *request, struct guest_command *command, struct gue
     json_t *timeout = json_object_get(request, "timeout_ms");
     json_t *input = json_object_get(request, "stdin");
     if (cwd && (!json_is_string(cwd) || json_string_value(cwd)[0] != '/'))
-        return refuse(why, "bad_request", "cwd must be an absolute path");
+        return guest_deny(why, "bad_request", "cwd must be an absolute path");
     if (!json_is_integer(timeout) || json_integer_value(timeout) < 1 ||
         json_integer_value(timeout) > GUEST_TIMEOUT_MAX_MS)
-        return refuse(why, "bad_request", "timeout_ms must be a whole number from 1 to %d",
-                      GUEST_TIMEOUT_MAX_MS);
+        return guest_deny(why, "bad_request", "timeout_ms must be a whole number from 1 to %d",
+                          GUEST_TIMEOUT_MAX_MS);
     if (input && !json_is_boolean(input))
-        return refuse(why, "bad_request", "stdin must be true or false");
+        return guest_deny(why, "bad_request", "stdin must be true or false");
     if (user && !json_is_string(user))
-        return refuse(why, "bad_request", "user must be a string: name, uid or uid:gid");
+        return guest_deny(why, "bad_request", "user must be a string: name, uid or uid:gid");
     const char *who = user ? json_string_value(user) : "root";
     if (guest_user_find(who, &command->user))
-        return refuse(why, "unknown_user", "the image has no user \"%.64s\"", who);
+        return guest_deny(why, "unknown_user", "the image has no user \"%.64s\"", who);
     command->cwd = cwd ? json_string_value(cwd) : "/";
     command->timeout_ms = (uint32_t)json_integer_value(timeout);
     command->input = json_is_true(input);
-    return 0;
+    return parse_terminal(request, command, why);
 }
 
 int guest_command_parse(json_t *request, struct guest_command *ret, struct guest_refusal *why)
@@ -169,6 +176,8 @@ _Noreturn void guest_command_become(const struct guest_command *command, const i
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (dup2(stdio[fd], fd) < 0)
             _exit(126);
+    if (command->terminal)
+        ioctl(STDIN_FILENO, TIOCSCTTY, 0); /* ^C and a change of its size reach it by this */
     umask(022);
     become_user(&command->user);
     if (chdir(command->cwd))

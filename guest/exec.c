@@ -20,7 +20,8 @@ struct run {
     struct guest_conn *conn;
     struct guest_cgroup cgroup;
     pid_t pid;
-    int fds[SLOT_COUNT];           /* ours: pipes and pidfd; -1 when done with */
+    int fds[SLOT_COUNT]; /* ours: pipes and pidfd; -1 when done with */
+    bool terminal;
     uint8_t input[WIRE_FRAME_MAX]; /* of one frame, while the command takes it */
     size_t input_at, input_end;
     int64_t start_ms, deadline_ms, quiet_since;
@@ -50,12 +51,14 @@ static int make_pipe(int *ours, int *theirs, bool we_read)
     return fcntl(*ours, F_SETFL, O_NONBLOCK);
 }
 
-static int make_stdio(struct run *run, bool input, int theirs[3])
+static int make_stdio(struct run *run, const struct guest_command *command, int theirs[3])
 {
+    if (command->terminal)
+        return guest_terminal_open(command, &run->fds[SLOT_IN], &run->fds[SLOT_OUT], theirs);
     if (make_pipe(&run->fds[SLOT_OUT], &theirs[1], true) ||
         make_pipe(&run->fds[SLOT_ERR], &theirs[2], true))
         return -1;
-    if (input)
+    if (command->input)
         return make_pipe(&run->fds[SLOT_IN], &theirs[0], false);
     theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
     return theirs[0] < 0 ? -1 : 0;
@@ -67,7 +70,7 @@ static int start(struct run *run, const struct guest_command *command)
     int pidfd = -1, saved = 0;
     struct clone_args args = {
         .flags = CLONE_PIDFD, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD};
-    if (make_stdio(run, command->input, theirs) == 0 &&
+    if (make_stdio(run, command, theirs) == 0 &&
         guest_cgroup_make(run->session->facts->cgroups, &run->cgroup) == 0) {
         if (run->cgroup.fd >= 0) {
             args.flags |= CLONE_INTO_CGROUP;
@@ -98,30 +101,47 @@ static void finish(struct run *run)
 
 /* ---- run ---- */
 
+static int take_control(struct run *run, const struct guest_frame *frame)
+{
+    json_t *message =
+        json_loadb((const char *)frame->data, frame->len, JSON_REJECT_DUPLICATES, NULL);
+    const char *op = json_string_value(json_object_get(message, "op"));
+    bool kill = op && strcmp(op, "kill") == 0;
+    bool resize = op && strcmp(op, "resize") == 0 &&
+                  guest_terminal_resize(run->terminal ? run->fds[SLOT_OUT] : -1, message);
+    json_decref(message);
+    if (kill)
+        guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
+    return kill || resize ? 0 : -1;
+}
+
+/* A terminal has no end; there a user types ^D. */
+static void take_input(struct run *run, const struct guest_frame *frame)
+{
+    static const uint8_t END_OF_TEXT = 4;
+    const uint8_t *data = frame->len > 0 ? frame->data : &END_OF_TEXT;
+    size_t len = frame->len > 0 ? frame->len : 1;
+    if (run->fds[SLOT_IN] < 0)
+        return;
+    if (frame->len == 0 && !run->terminal) {
+        drop(&run->fds[SLOT_IN]);
+        return;
+    }
+    memcpy(run->input, data, len);
+    run->input_at = 0;
+    run->input_end = len;
+}
+
 /* Frames that came for this command. The next one is taken when the command took the last. */
 static int take_frames(struct run *run)
 {
     struct guest_frame frame;
     int got = 0;
     while (run->input_at == run->input_end && (got = guest_conn_next(run->conn, &frame)) > 0) {
-        if (frame.kind == WIRE_STDIN && frame.len == 0) {
-            drop(&run->fds[SLOT_IN]);
-        } else if (frame.kind == WIRE_STDIN && run->fds[SLOT_IN] >= 0) {
-            memcpy(run->input, frame.data, frame.len);
-            run->input_at = 0;
-            run->input_end = frame.len;
-        } else if (frame.kind == WIRE_CONTROL) {
-            json_t *message =
-                json_loadb((const char *)frame.data, frame.len, JSON_REJECT_DUPLICATES, NULL);
-            const char *op = json_string_value(json_object_get(message, "op"));
-            bool killed = op && strcmp(op, "kill") == 0;
-            json_decref(message);
-            if (!killed)
-                return -1;
-            guest_cgroup_kill(&run->cgroup, run->pid, run->fds[SLOT_CHILD]);
-        } else if (frame.kind != WIRE_STDIN) {
+        if (frame.kind == WIRE_STDIN)
+            take_input(run, &frame);
+        else if (frame.kind != WIRE_CONTROL || take_control(run, &frame))
             return -1;
-        }
     }
     return got < 0 || run->conn->ended ? -1 : 0;
 }
@@ -277,6 +297,7 @@ static int run_command(struct run *run, uint64_t id, const struct guest_command 
 {
     run->start_ms = guest_mono_ms();
     run->deadline_ms = run->start_ms + command->timeout_ms;
+    run->terminal = command->terminal;
     if (start(run, command))
         return refuse_start(run->session, id);
     json_t *accepted = json_pack("{s:I,s:b}", "id", (json_int_t)id, "ok", 1);

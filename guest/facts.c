@@ -22,30 +22,35 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static int parse_token(const char *word, size_t len, uint8_t token[static WIRE_TOKEN_SIZE])
+int guest_hex_parse(const char *text, size_t len, uint8_t *ret, size_t size)
 {
-    if (len != (size_t)2 * WIRE_TOKEN_SIZE)
+    if (len != 2 * size)
         return -1;
-    for (size_t i = 0; i < WIRE_TOKEN_SIZE; i++) {
-        int high = hex_digit(word[2 * i]), low = hex_digit(word[2 * i + 1]);
+    for (size_t i = 0; i < size; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
         if (high < 0 || low < 0)
             return -1;
-        token[i] = (uint8_t)(high * 16 + low);
+        ret[i] = (uint8_t)(high * 16 + low);
     }
     return 0;
 }
 
+bool guest_instance_valid(const char *text, size_t len)
+{
+    return len == GUEST_INSTANCE_LEN &&
+           strspn(text, "abcdefghijklmnopqrstuvwxyz234567") >= GUEST_INSTANCE_LEN;
+}
+
 int guest_facts_parse(const char *cmdline, struct guest_facts *ret)
 {
-    struct guest_facts facts = {.ports = WIRE_SERIAL_PORTS};
+    struct guest_facts facts = {.ports = WIRE_SERIAL_PORTS, .init = -1};
     size_t len;
     const char *word = find_word(cmdline, "motte.instance=", &len);
-    if (!word || len != GUEST_INSTANCE_LEN ||
-        strspn(word, "abcdefghijklmnopqrstuvwxyz234567") < GUEST_INSTANCE_LEN)
+    if (!word || !guest_instance_valid(word, len))
         return -1;
     memcpy(facts.instance, word, len);
     word = find_word(cmdline, "motte.token=", &len);
-    if (word && parse_token(word, len, facts.token))
+    if (word && guest_hex_parse(word, len, facts.token, sizeof facts.token))
         return -1;
     facts.has_token = word != NULL;
     word = find_word(cmdline, "motte.ports=", &len);

@@ -61,15 +61,16 @@ static int watch_host(int fd)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* The port is never closed: that would throw away what a new host has sent already. */
-_Noreturn void guest_serial_serve(const char *device, int port, const struct guest_facts *facts)
+/* The port is never closed, not even between two agents: that would throw away what a new host has
+ * sent already. */
+_Noreturn void guest_serial_serve(int fd, int port, const struct guest_facts *facts)
 {
     struct guest_conn *conn = calloc(1, sizeof *conn);
     if (!conn)
         _exit(1);
     conn->token = facts->token;
-    conn->fd = open(device, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    conn->sigio = conn->fd < 0 ? -1 : watch_host(conn->fd);
+    conn->fd = fd;
+    conn->sigio = watch_host(fd);
     struct guest_session session = {.conn = conn, .facts = facts, .control = port == 0};
     if (conn->sigio < 0)
         _exit(1);

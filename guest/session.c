@@ -51,25 +51,31 @@ static int answer_ping(struct guest_session *session, uint64_t id, json_t *reque
                                           "uptime_ms", (json_int_t)guest_boot_ms()));
 }
 
-static int answer_exec(struct guest_session *session, uint64_t id, json_t *request)
-{
-    if (session->control)
-        return guest_refuse(session, id, "wrong_connection",
-                            "exec needs a service connection, this is the hello connection");
-    return guest_exec(session, id, request);
-}
-
 static const struct {
     const char *op;
+    bool service; /* needs a connection of its own: on the hello connection pings are answered */
     int (*answer)(struct guest_session *session, uint64_t id, json_t *request);
-} OPERATIONS[] = {{"ping", answer_ping}, {"hello", answer_hello}, {"exec", answer_exec}};
+} OPERATIONS[] = {{"ping", false, answer_ping},        {"hello", false, answer_hello},
+                  {"exec", true, guest_exec},          {"put", true, guest_file_put},
+                  {"get", true, guest_file_get},       {"remove", true, guest_file_remove},
+                  {"list", true, guest_file_list},     {"pack", true, guest_file_pack},
+                  {"unpack", true, guest_file_unpack}, {"restore", true, guest_restore}};
 
 static int answer(struct guest_session *session, const char *op, uint64_t id, json_t *request)
 {
-    for (size_t i = 0; i < sizeof OPERATIONS / sizeof OPERATIONS[0]; i++)
-        if (strcmp(OPERATIONS[i].op, op) == 0)
+    char message[80];
+    for (size_t i = 0; i < sizeof OPERATIONS / sizeof OPERATIONS[0]; i++) {
+        if (strcmp(OPERATIONS[i].op, op) != 0)
+            continue;
+        if (!OPERATIONS[i].service || !session->control)
             return OPERATIONS[i].answer(session, id, request);
-    return guest_refuse(session, id, "unknown_op", "this agent knows ping, hello and exec");
+        snprintf(message, sizeof message,
+                 "%s needs a service connection, this is the hello connection", op);
+        return guest_refuse(session, id, "wrong_connection", message);
+    }
+    return guest_refuse(
+        session, id, "unknown_op",
+        "this agent knows ping, hello, exec, put, get, remove, list, pack, unpack and restore");
 }
 
 /* The answer to our hello, the only thing we ever ask. */
@@ -89,7 +95,8 @@ static int take_message(struct guest_session *session, json_t *message)
         return take_answer(session, json_integer_value(id));
     if (!json_is_string(op))
         return -1;
-    if (!id && strcmp(json_string_value(op), "kill") == 0)
+    if (!id && (strcmp(json_string_value(op), "kill") == 0 ||
+                strcmp(json_string_value(op), "resize") == 0))
         return 0; /* of a command that has just ended */
     if (json_integer_value(id) <= 0 || (uint64_t)json_integer_value(id) <= session->last_id)
         return -1; /* no answer could be told from another */

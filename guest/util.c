@@ -70,3 +70,27 @@ int guest_put(const char *path, const char *text)
     errno = saved;
     return put < 0 ? -1 : 0;
 }
+
+int guest_deny(struct guest_refusal *why, const char *code, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    why->code = code;
+    vsnprintf(why->message, sizeof why->message, fmt, args);
+    va_end(args);
+    return -1;
+}
+
+int guest_deny_name(struct guest_refusal *why, const char *code, const char *name,
+                    const char *words)
+{
+    char shown[80];
+    size_t len = 0;
+    for (; name[len] && len < sizeof shown - 1; len++)
+        shown[len] = name[len];
+    for (size_t i = 0; i < len; i++) /* JSON takes no bytes */
+        if ((unsigned char)shown[i] - ' ' >= 0x7f - ' ')
+            shown[i] = '?';
+    shown[len] = '\0';
+    return guest_deny(why, code, "%s: %s", len > 0 ? shown : "the archive", words);
+}

@@ -62,6 +62,10 @@ void image_verified_free(struct image_verified *verified);
 int image_check(int fd, struct image_verified *verified, const uint8_t digest[static HASH_SIZE],
                 struct error *err);
 
+/* The same for a sparse file and its hash_pages_fd(). */
+int image_check_pages(int fd, struct image_verified *verified,
+                      const uint8_t digest[static HASH_SIZE], struct error *err);
+
 /* Opens the file O_RDONLY beneath the state directory, requires a regular file owned by root and
  * not writable by anybody else, and checks its digest (through the cache; NULL: always). `name` is
  * the image's name for IMAGE_DISK, else the kernel's. Returns the descriptor (caller closes) or -1;

@@ -3,15 +3,17 @@
 
 #include <errno.h>
 
+typedef int hash_file(int fd, uint8_t out[static HASH_SIZE], struct error *err);
+
 static int check_digest(int fd, const struct stat *st, struct image_verified *verified,
-                        const uint8_t digest[static HASH_SIZE], struct error *err)
+                        const uint8_t digest[static HASH_SIZE], hash_file *hash, struct error *err)
 {
     if (verified != NULL && image_verified_has(verified, st, digest))
         return 0;
     uint8_t actual[HASH_SIZE];
     struct stat after;
     bool settled = image_verified_settled(st);
-    if (hash_sha256_fd(fd, actual, err) < 0)
+    if (hash(fd, actual, err) < 0)
         return -1;
     if (fstat(fd, &after) < 0)
         return error_set(err, ERR_SYSTEM, errno, "looking at the file again");
@@ -28,13 +30,30 @@ static int check_digest(int fd, const struct stat *st, struct image_verified *ve
     return 0;
 }
 
-int image_check(int fd, struct image_verified *verified, const uint8_t digest[static HASH_SIZE],
-                struct error *err)
+static int check(int fd, struct image_verified *verified, const uint8_t digest[static HASH_SIZE],
+                 hash_file *hash, struct error *err)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return error_set(err, ERR_SYSTEM, errno, "looking at the file");
-    return check_digest(fd, &st, verified, digest, err);
+    return check_digest(fd, &st, verified, digest, hash, err);
+}
+
+int image_check(int fd, struct image_verified *verified, const uint8_t digest[static HASH_SIZE],
+                struct error *err)
+{
+    return check(fd, verified, digest, hash_sha256_fd, err);
+}
+
+static int hash_pages(int fd, uint8_t out[static HASH_SIZE], struct error *err)
+{
+    return hash_pages_fd(fd, NULL, NULL, out, err);
+}
+
+int image_check_pages(int fd, struct image_verified *verified,
+                      const uint8_t digest[static HASH_SIZE], struct error *err)
+{
+    return check(fd, verified, digest, hash_pages, err);
 }
 
 int image_open(int state, struct image_verified *verified, enum image_file file, const char *name,
@@ -52,7 +71,7 @@ int image_open(int state, struct image_verified *verified, enum image_file file,
     if (entry < 0)
         return -1;
     cleanup_close int fd = image_entry_file(entry, files[file], &st, err);
-    if (fd < 0 || check_digest(fd, &st, verified, digest, err) < 0) {
+    if (fd < 0 || check_digest(fd, &st, verified, digest, hash_sha256_fd, err) < 0) {
         error_wrap(err, "%s/%s/%s", base, name, files[file]);
         return -1;
     }

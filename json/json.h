@@ -20,6 +20,9 @@ void json_cleanup(cJSON **json);
  * after the text. Caller frees. */
 int json_parse(const char *text, size_t len, cJSON **ret, struct error *err);
 
+/* Could it stand in a JSON string as it is? */
+bool json_is_utf8(const char *text, size_t len);
+
 /* Unformatted text, malloc'ed, NUL-terminated; NULL when out of memory. */
 char *json_print(const cJSON *json);
 

@@ -60,3 +60,11 @@ int json_utf8_clip(const char *text, int max)
     }
     return (int)at;
 }
+
+bool json_is_utf8(const char *text, size_t len)
+{
+    size_t n = 1;
+    for (size_t at = 0; at < len && n > 0; at += n)
+        n = json_utf8_char((const uint8_t *)text + at, len - at);
+    return n > 0;
+}

@@ -26,6 +26,8 @@ static void set_defaults(struct motted_config *config)
         .max_vms = 1000,
         .max_vcpus = 32,
         .max_disk_mib = 16384,
+        .max_snapshots = 100,
+        .image_snapshots = 8,
         .max_io_mib_s = 512,
         .max_iops = 20000,
         .boot_timeout_ms = 60000,

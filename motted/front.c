@@ -14,12 +14,13 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { ARGS_MAX = 32, ARG_MAX_BYTES = MOTTED_TEXT_MAX + 32 };
+enum { ARGS_MAX = 48 + PRIV_QUOTAS_MAX, ARG_MAX_BYTES = MOTTED_TEXT_MAX + 32 };
 
 void motted_front_init(struct motted_front *front)
 {
     memset(front, 0, sizeof(*front));
-    front->metrics = front->tokens = front->pidfd = front->signals = front->channel = -1;
+    front->metrics = front->pidfd = front->signals = front->channel = -1;
+    front->secrets = (struct motted_secrets)MOTTED_SECRETS_INIT;
 }
 
 static void close_handed(struct motted_front *front)
@@ -27,8 +28,8 @@ static void close_handed(struct motted_front *front)
     for (size_t i = 0; i < front->listener_count; i++)
         cleanup_close_func(&front->listeners[i]);
     cleanup_close_func(&front->metrics);
-    cleanup_close_func(&front->tokens);
-    front->metrics = front->tokens = -1;
+    motted_secrets_release(&front->secrets);
+    front->metrics = -1;
     front->listener_count = 0;
 }
 
@@ -65,13 +66,25 @@ static void fill(const struct motted_config *config, const struct motted_front *
     add(arguments, "--default-image=%s", config->default_image);
     add(arguments, "--boot-timeout-ms=%llu", (unsigned long long)config->boot_timeout_ms);
     add(arguments, "--answer-timeout-ms=%llu", (unsigned long long)config->answer_timeout_ms);
+    add(arguments, "--image-snapshots=%llu", (unsigned long long)config->image_snapshots);
     add(arguments, "--log-level=%d", (int)config->log_level);
+    add(arguments, "--log-format=%d", (int)config->log_format);
+    add(arguments, "--tenant-vms=%llu", (unsigned long long)config->max_tenant_vms);
+    add(arguments, "--tenant-vcpus=%llu", (unsigned long long)config->max_tenant_vcpus);
+    add(arguments, "--tenant-memory-mib=%llu", (unsigned long long)config->max_tenant_memory_mib);
+    add(arguments, "--tenant-execs=%llu", (unsigned long long)config->max_tenant_execs);
+    for (size_t i = 0; i < config->pool_count; i++)
+        add(arguments, "--pool=%s", config->pools[i]);
+    for (size_t i = 0; i < config->quota_count; i++)
+        add(arguments, "--quota=%s", config->quotas[i]);
     for (size_t i = 0; i < front->listener_count; i++)
-        add(arguments, "--listen=%s:%d", front->tcp[i] ? "tcp" : "unix", front->listeners[i]);
+        add(arguments, "--listen=%s:%d", front->kinds[i], front->listeners[i]);
     if (front->metrics >= 0)
         add(arguments, "--metrics=%d", front->metrics);
-    if (front->tokens >= 0)
-        add(arguments, "--token-fd=%d", front->tokens);
+    if (front->secrets.tokens >= 0)
+        add(arguments, "--token-fd=%d", front->secrets.tokens);
+    if (front->secrets.tls >= 0)
+        add(arguments, "--tls-fd=%d", front->secrets.tls);
 }
 
 static int inherit(int fd)
@@ -93,7 +106,8 @@ __attribute__((noreturn)) static void run(const struct motted_front *front, int 
 {
     sigset_t none;
     sigemptyset(&none);
-    int failed = inherit(front->metrics) | inherit(front->tokens);
+    int failed =
+        inherit(front->metrics) | inherit(front->secrets.tokens) | inherit(front->secrets.tls);
     for (size_t i = 0; i < front->listener_count; i++)
         failed |= inherit(front->listeners[i]);
     failed |= dup2(channel, PRIV_ROOT_CHANNEL_FD) < 0 || dup2(reload, PRIV_RELOAD_FD) < 0;

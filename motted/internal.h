@@ -22,17 +22,24 @@ enum motted_hypervisor { MOTTED_AUTO, MOTTED_FIRECRACKER, MOTTED_QEMU };
 struct motted_config {
     char listen[MOTTED_LISTEN_MAX][MOTTED_TEXT_MAX];
     size_t listen_count;
+    char pools[PRIV_POOLS_MAX][PRIV_POOL_SIZE]; /* the front reads what they say */
+    size_t pool_count;
+    char quotas[PRIV_QUOTAS_MAX][PRIV_QUOTA_SIZE]; /* likewise */
+    size_t quota_count;
     char metrics_listen[MOTTED_TEXT_MAX], token_file[MOTTED_TEXT_MAX];
+    char tls_certificate[MOTTED_TEXT_MAX], tls_key[MOTTED_TEXT_MAX];
     char state_dir[MOTTED_TEXT_MAX], run_dir[MOTTED_TEXT_MAX];
     char firecracker[MOTTED_TEXT_MAX], jailer[MOTTED_TEXT_MAX], qemu[MOTTED_TEXT_MAX];
     char front[MOTTED_TEXT_MAX], front_user[ID_NAME_MAX + 1];
     char default_image[ID_NAME_MAX + 1], cgroup[ID_NAME_MAX + 1];
     enum motted_hypervisor hypervisor;
     enum log_level log_level;
+    enum log_format log_format;
     uint32_t without; /* enum priv_guard bits */
     bool dev, purge, help, version;
-    uint64_t uid_base, uid_count, max_vms, max_vcpus, max_memory_mib, max_disk_mib;
-    uint64_t max_io_mib_s, max_iops, boot_timeout_ms, answer_timeout_ms;
+    uint64_t uid_base, uid_count, max_vms, max_vcpus, max_memory_mib, max_disk_mib, max_snapshots;
+    uint64_t max_tenant_vms, max_tenant_vcpus, max_tenant_memory_mib, max_tenant_execs;
+    uint64_t image_snapshots, max_io_mib_s, max_iops, boot_timeout_ms, answer_timeout_ms;
     double memory_overcommit;
 };
 
@@ -60,8 +67,9 @@ struct motted_reloads {
     int channel; /* borrowed: our end of the one for reloads; -1 once it has ended */
     struct motted_config next;
     struct priv_limits limits;
-    bool waiting; /* for the front's answer about `next` */
-    bool again;   /* SIGHUP came meanwhile */
+    bool waiting;     /* for the front's answer about `next` */
+    int64_t begun_us; /* the one that is under way, or was last */
+    bool again;       /* SIGHUP came meanwhile */
 };
 /* SIGHUP. Refuses in the log, or asks the front. */
 void motted_reload(struct motted_reloads *reloads);
@@ -69,16 +77,30 @@ void motted_reload(struct motted_reloads *reloads);
 void motted_reload_answered(struct motted_reloads *reloads);
 int motted_limits(const struct motted_config *config, struct priv_limits *ret, struct error *err);
 
+/* What only root may read and the front needs: owned memfds, or -1. */
+struct motted_secrets {
+    int tokens, tls;
+};
+#define MOTTED_SECRETS_INIT                                                                        \
+    {                                                                                              \
+        .tokens = -1, .tls = -1                                                                    \
+    }
+/* secrets.c: reads what the configuration names. Files with secrets must be root's alone. */
+int motted_secrets_read(const struct motted_config *config, struct motted_secrets *ret,
+                        struct error *err);
+void motted_secrets_release(struct motted_secrets *secrets);
+
 /* What is handed to the front. */
 struct motted_front {
     uid_t uid;
     gid_t gid;
     char name[ID_NAME_MAX + 1];
     char path[MOTTED_TEXT_MAX];
-    int listeners[MOTTED_LISTEN_MAX]; /* owned, as all here */
-    bool tcp[MOTTED_LISTEN_MAX];
+    int listeners[MOTTED_LISTEN_MAX];     /* owned, as all here */
+    const char *kinds[MOTTED_LISTEN_MAX]; /* "unix", "tcp", "tls" */
     size_t listener_count;
-    int metrics, tokens; /* or -1 */
+    int metrics; /* or -1 */
+    struct motted_secrets secrets;
     pid_t pid;
     int pidfd, signals;
     int channel; /* borrowed: our end */
@@ -101,10 +123,9 @@ int motted_make_directories(const struct motted_config *config, const struct mot
 int motted_lock(const char *run_dir, struct error *err);
 int motted_raise_limits(struct error *err);
 void motted_load_modules(void);
-int motted_read_tokens(const char *path, struct error *err); /* a memfd or -1 */
 
 /* listen.c */
-/* TCP only with tokens. */
+/* TCP only with tokens, TLS only with a certificate and its key. */
 int motted_listen_check(const struct motted_config *config, struct error *err);
 int motted_listen_all(const struct motted_config *config, struct motted_front *front,
                       struct error *err);

@@ -1,5 +1,5 @@
 /* The front's listeners: bound here, where root may, and handed down. A Unix socket is root's and
- * the front's group's; TCP is loopback only, and never without tokens. */
+ * the front's group's; TCP without TLS is loopback only, and never without tokens. */
 #include "motted/internal.h"
 
 #include <arpa/inet.h>
@@ -73,6 +73,13 @@ union address {
     struct sockaddr_in6 v6;
 };
 
+/* Any other would show tokens, and what guests are told, to the network. */
+static bool is_loopback(const union address *address)
+{
+    return address->any.sa_family == AF_INET6 ? IN6_IS_ADDR_LOOPBACK(&address->v6.sin6_addr) != 0
+                                              : (ntohl(address->v4.sin_addr.s_addr) >> 24) == 127;
+}
+
 /* "127.0.0.1:8080" or "[::1]:8080". */
 static int parse_address(const char *text, union address *ret, socklen_t *ret_len,
                          struct error *err)
@@ -83,7 +90,7 @@ static int parse_address(const char *text, union address *ret, socklen_t *ret_le
     size_t len = colon == NULL ? 0 : (size_t)(colon - text);
     bool v6 = len > 2 && text[0] == '[' && text[len - 1] == ']';
     if (len == 0 || len >= sizeof(host))
-        return error_set(err, ERR_CONFIG, 0, "`tcp:%.60s` is not tcp:ADDRESS:PORT", text);
+        return error_set(err, ERR_CONFIG, 0, "`%.60s` is not ADDRESS:PORT", text);
     snprintf(host, sizeof(host), "%.*s", (int)(v6 ? len - 2 : len), text + (v6 ? 1 : 0));
     if (kv_number("port", colon + 1, 0, 65535, &port, err) < 0)
         return -1;
@@ -91,51 +98,69 @@ static int parse_address(const char *text, union address *ret, socklen_t *ret_le
     if (v6 ? inet_pton(AF_INET6, host, &ret->v6.sin6_addr) != 1
            : inet_pton(AF_INET, host, &ret->v4.sin_addr) != 1)
         return error_set(err, ERR_CONFIG, 0, "`%.60s` is not a numeric address", host);
-    bool loopback = v6 ? IN6_IS_ADDR_LOOPBACK(&ret->v6.sin6_addr) != 0
-                       : (ntohl(ret->v4.sin_addr.s_addr) >> 24) == 127;
-    if (!loopback)
-        return error_set(err, ERR_CONFIG, 0,
-                         "tcp:%.60s: Motte speaks no TLS, so TCP is for 127.0.0.1 and [::1] only; "
-                         "put a TLS proxy on this host before it",
-                         text);
     ret->any.sa_family = v6 ? AF_INET6 : AF_INET;
     ret->v4.sin_port = htons((uint16_t)port); /* the same place in both */
     *ret_len = v6 ? sizeof(ret->v6) : sizeof(ret->v4);
     return 0;
 }
 
-static int listen_tcp(const char *text, struct error *err)
+static int listen_tcp(const char *text, bool encrypted, struct error *err)
 {
     union address address = {.v6 = {0}};
     socklen_t len = 0;
     int on = 1;
     if (parse_address(text, &address, &len, err) < 0)
         return -1;
+    if (!encrypted && !is_loopback(&address))
+        return error_set(err, ERR_CONFIG, 0,
+                         "tcp:%.60s: without TLS it is for 127.0.0.1 and [::1] only; use "
+                         "tls:%.60s with tls-certificate and tls-key",
+                         text, text);
     cleanup_close int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
         bind(fd, &address.any, len) < 0 || listen(fd, BACKLOG) < 0)
-        return error_set(err, ERR_CONFIG, errno, "listening on tcp:%s", text);
+        return error_set(err, ERR_CONFIG, errno, "listening on %s", text);
     return high(fd, text, err);
 }
 
-static int listen_on(const char *where, gid_t gid, bool *ret_tcp, struct error *err)
+static int listen_on(const char *where, gid_t gid, const char **ret_kind, struct error *err)
 {
-    *ret_tcp = strncmp(where, "tcp:", 4) == 0;
-    if (*ret_tcp)
-        return listen_tcp(where + 4, err);
-    if (strncmp(where, "unix:", 5) == 0)
-        return listen_unix(where + 5, gid, err);
+    static const char *const kinds[] = {"unix", "tcp", "tls"};
+    const char *colon = strchr(where, ':');
+    size_t len = colon == NULL ? 0 : (size_t)(colon - where);
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        if (len != strlen(kinds[i]) || strncmp(where, kinds[i], len) != 0)
+            continue;
+        *ret_kind = kinds[i];
+        return i == 0 ? listen_unix(colon + 1, gid, err) : listen_tcp(colon + 1, i == 2, err);
+    }
     return error_set(err, ERR_CONFIG, 0,
-                     "`%.60s` is no place to listen on: use unix:/PATH or tcp:ADDRESS:PORT", where);
+                     "`%.60s` is no place to listen on: use unix:/PATH, tcp:ADDRESS:PORT or "
+                     "tls:ADDRESS:PORT",
+                     where);
+}
+
+static bool starts_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
 }
 
 int motted_listen_check(const struct motted_config *config, struct error *err)
 {
-    for (size_t i = 0; i < config->listen_count; i++)
-        if (strncmp(config->listen[i], "tcp:", 4) == 0 && config->token_file[0] == '\0')
+    bool certificate = config->tls_certificate[0] != '\0', key = config->tls_key[0] != '\0';
+    if (certificate != key)
+        return error_set(err, ERR_CONFIG, 0, "tls-certificate and tls-key need each other");
+    if (starts_with(config->metrics_listen, "tls:"))
+        return error_set(err, ERR_CONFIG, 0, "metrics-listen is unix: or tcp: on the loopback");
+    for (size_t i = 0; i < config->listen_count; i++) {
+        const char *where = config->listen[i];
+        if (!starts_with(where, "unix:") && config->token_file[0] == '\0')
             return error_set(err, ERR_CONFIG, 0,
                              "%s: over TCP callers are known by their tokens; give --token-file",
-                             config->listen[i]);
+                             where);
+        if (starts_with(where, "tls:") && !key)
+            return error_set(err, ERR_CONFIG, 0, "%s: give --tls-certificate and --tls-key", where);
+    }
     return 0;
 }
 
@@ -145,16 +170,14 @@ int motted_listen_all(const struct motted_config *config, struct motted_front *f
     if (motted_listen_check(config, err) < 0)
         return -1;
     for (size_t i = 0; i < config->listen_count; i++) {
-        bool tcp = false;
-        int fd = listen_on(config->listen[i], front->gid, &tcp, err);
+        int fd = listen_on(config->listen[i], front->gid, &front->kinds[i], err);
         if (fd < 0)
             return -1;
-        front->tcp[i] = tcp;
         front->listeners[front->listener_count++] = fd;
     }
     if (config->metrics_listen[0] == '\0')
         return 0;
-    bool tcp = false;
-    front->metrics = listen_on(config->metrics_listen, front->gid, &tcp, err);
+    const char *kind = NULL;
+    front->metrics = listen_on(config->metrics_listen, front->gid, &kind, err);
     return front->metrics < 0 ? -1 : 0;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,7 +21,7 @@ static void print_help(void)
         "  motted leftovers                            what VMs that are gone left behind\n"
         "  motted backup FILE                          a copy of the inventory, while it is used\n"
         "  motted restore FILE                         such a copy in its place, while it is not\n"
-        "  motted token NAME                           a line for --token-file\n\n"
+        "  motted token create|list|revoke …           who may call over TCP, and as what\n\n"
         "The same options stand in FILE as `option = value`, FILE being root's:\n");
     motted_options_print(stdout);
 }
@@ -93,6 +94,8 @@ static int fill(const struct motted_config *config, const struct motted_front *f
         .max_vcpus = limits.max_vcpus,
         .max_memory_mib = limits.max_memory_mib,
         .max_disk_mib = limits.max_disk_mib,
+        .max_snapshots = limits.max_snapshots,
+        .image_snapshots = limits.image_snapshots,
         .total_memory_mib = limits.total_memory_mib,
         .tell = tell,
         .max_io_mib_s = (uint32_t)config->max_io_mib_s,
@@ -105,7 +108,7 @@ static int fill(const struct motted_config *config, const struct motted_front *f
 
 static int purge(const struct motted_config *config, struct priv_server *server, struct error *err)
 {
-    static const char *const names[] = {"priv", "jail", "motte.sock", "motted.lock"};
+    static const char *const names[] = {"priv", "jail", "motte.sock", "reloaded", "motted.lock"};
     if (priv_server_purge(server, err) < 0)
         return -1;
     cleanup_close int run = open(config->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -114,6 +117,22 @@ static int purge(const struct motted_config *config, struct priv_server *server,
             return error_set(err, ERR_SYSTEM, errno, "removing %s/%s", config->run_dir, names[i]);
     log_info("every VM is killed and all of Motte's rules, cgroups and records are removed");
     return 0;
+}
+
+/* Each thread with memory of its own to allocate from would keep a copy of the firewall's tables in it:
+ * 50 MiB at a thousand VMs, which every launch would fork. There is little else to allocate. */
+static void share_memory(void)
+{
+    mallopt(M_ARENA_MAX, 1);
+}
+
+/* Each spawn passes from thread to thread some twenty times, beside VMs that boot: see
+ * docs/performance.md. It costs them nothing; they get the kernel's own slice back. */
+static void ask_for_short_waits(void)
+{
+    const uint64_t least_ns = 100000; /* Linux takes no less */
+    if (clock_slice(least_ns) < 0)
+        log_warn("the time slice stays as it is: %s; spawns may wait longer", strerror(errno));
 }
 
 static void block_signals(void)
@@ -174,10 +193,7 @@ static int prepare_front(const struct motted_config *config, struct motted_front
         motted_make_directories(config, front, err) < 0 ||
         motted_listen_all(config, front, err) < 0)
         return -1;
-    if (config->token_file[0] == '\0')
-        return 0;
-    front->tokens = motted_read_tokens(config->token_file, err);
-    return front->tokens < 0 ? -1 : 0;
+    return motted_secrets_read(config, &front->secrets, err);
 }
 
 static void warn_of_bridges(void)
@@ -208,6 +224,8 @@ static int run(int argc, char **argv, struct motted_config *config, struct error
         return error_set(err, ERR_CONFIG, 0,
                          "motted prepares namespaces, firewall and jails: start it as root");
     umask(022);
+    share_memory();
+    ask_for_short_waits();
     block_signals();
     cleanup_close int lock = motted_lock(config->run_dir, err);
     if (lock < 0)
@@ -232,12 +250,12 @@ int main(int argc, char **argv)
     struct motted_config config;
     struct error err = {0};
     int result;
-    log_open("motted", LOG_LEVEL_INFO);
+    log_open("motted", LOG_LEVEL_INFO, LOG_TEXT);
     if (argc > 1 && is_admin_word(argv[1])) {
         result = run_admin(argv, &err);
     } else {
         result = motted_config_read(&config, argc, argv, &err);
-        log_open("motted", config.log_level);
+        log_open("motted", config.log_level, config.log_format);
         if (result == 0 && config.help)
             print_help();
         else if (result == 0 && config.version)
@@ -247,6 +265,6 @@ int main(int argc, char **argv)
     }
     if (err.code == ERR_NONE)
         return result;
-    log_error("%s", err.msg);
+    log_error("%s [%s]", err.msg, error_code_name(err.code));
     return result > 0 ? result : 1;
 }

@@ -4,7 +4,21 @@
 #include <ctype.h>
 #include <errno.h>
 
-enum kind { TEXT, PATH, NUMBER, FLAG, LISTEN, HYPERVISOR, WITHOUT, RATIO, LEVEL, NAME };
+enum kind {
+    TEXT,
+    PATH,
+    NUMBER,
+    FLAG,
+    LISTEN,
+    POOL,
+    QUOTA,
+    HYPERVISOR,
+    WITHOUT,
+    RATIO,
+    LEVEL,
+    FORMAT,
+    NAME
+};
 
 struct option {
     const char *key;
@@ -21,11 +35,16 @@ struct option {
 
 static const struct option options[] = {
     {"listen", LISTEN, FIELD(listen), 0, 0,
-     "unix:/PATH or tcp:127.0.0.1:PORT, may be repeated (unix:<run-dir>/motte.sock)"},
+     "unix:/PATH, tls:ADDRESS:PORT or, on the loopback interface, tcp:ADDRESS:PORT; may be "
+     "repeated "
+     "(unix:<run-dir>/motte.sock)"},
     {"metrics-listen", TEXT, FIELD(metrics_listen), 0, 0,
      "where /metrics, /healthz and /readyz alone are served (nowhere)"},
     {"token-file", PATH, LIVE(token_file), 0, 0,
-     "`name = token` lines, for callers over TCP; root's, 0600"},
+     "what `motted token` writes, for callers over TCP; root's, 0600"},
+    {"tls-certificate", PATH, LIVE(tls_certificate), 0, 0,
+     "PEM of the certificate and its chain, for listeners with tls:"},
+    {"tls-key", PATH, LIVE(tls_key), 0, 0, "PEM of its key; root's, 0600"},
     {"state-dir", PATH, FIELD(state_dir), 0, 0, "images, kernels, database (/var/lib/motte)"},
     {"run-dir", PATH, FIELD(run_dir), 0, 0, "records and sockets, on tmpfs (/run/motte)"},
     {"hypervisor", HYPERVISOR, FIELD(hypervisor), 0, 0, "auto, firecracker or qemu (auto)"},
@@ -35,6 +54,9 @@ static const struct option options[] = {
     {"front", PATH, FIELD(front), 0, 0, "the program motte-front (found beside motted)"},
     {"front-user", NAME, FIELD(front_user), 0, 0, "who the front runs as (motte)"},
     {"default-image", NAME, LIVE(default_image), 0, 0, "image of VMs that name none (python)"},
+    {"pool", POOL, LIVE(pools), 0, 0,
+     "IMAGE,min=N[,max=N][,vcpus=N][,memory-mib=N][,disk-mib=N][,seccomp=LEVEL]: VMs that wait for "
+     "somebody to ask for such a one; may be repeated (none)"},
     {"cgroup", NAME, FIELD(cgroup), 0, 0, "cgroup that holds the VMs' cgroups (motte)"},
     {"uid-base", NUMBER, FIELD(uid_base), 1000, UINT32_MAX, "first uid for VMs (1879048192)"},
     {"uid-count", NUMBER, FIELD(uid_count), 1, 1 << 20, "how many (65536)"},
@@ -43,6 +65,20 @@ static const struct option options[] = {
     {"max-memory-mib", NUMBER, LIVE(max_memory_mib), 128, 1 << 24,
      "memory of a VM (all that VMs may have)"},
     {"max-disk-mib", NUMBER, LIVE(max_disk_mib), 0, 1 << 24, "scratch disk of a VM (16384)"},
+    {"max-snapshots", NUMBER, LIVE(max_snapshots), 0, 65536,
+     "snapshots kept on the state directory's disk (100)"},
+    {"max-tenant-vms", NUMBER, LIVE(max_tenant_vms), 0, UINT32_MAX,
+     "VMs that one tenant has at once; 0: no limit, as with the next two (0)"},
+    {"max-tenant-vcpus", NUMBER, LIVE(max_tenant_vcpus), 0, UINT32_MAX, "vCPUs of his (0)"},
+    {"max-tenant-memory-mib", NUMBER, LIVE(max_tenant_memory_mib), 0, UINT32_MAX,
+     "memory of his (0)"},
+    {"quota", QUOTA, LIVE(quotas), 0, 0,
+     "TENANT[,vms=N][,vcpus=N][,memory-mib=N]: what one tenant has in the place of these three; "
+     "may be repeated (none)"},
+    {"max-tenant-execs", NUMBER, LIVE(max_tenant_execs), 0, UINT32_MAX,
+     "commands of one tenant that run; 0: no limit (0)"},
+    {"image-snapshots", NUMBER, FIELD(image_snapshots), 0, 256,
+     "besides, snapshots of images just booted, for VMs to start from; 0: all VMs boot (8)"},
     {"max-io-mib-s", NUMBER, FIELD(max_io_mib_s), 0, 1 << 20,
      "MiB a second that a VM reads, and writes, on the state directory's disk; 0: no limit (512)"},
     {"max-iops", NUMBER, FIELD(max_iops), 0, 100000000,
@@ -56,6 +92,7 @@ static const struct option options[] = {
     {"without", WITHOUT, FIELD(without), 0, 0,
      "a guard to go without: firewall, cgroup or seccomp; shows in every VM's record"},
     {"log-level", LEVEL, LIVE(log_level), 0, 0, "error, warn, info or debug (info)"},
+    {"log-format", FORMAT, FIELD(log_format), 0, 0, "text, or json: an object a line (text)"},
     {"dev", FLAG, FIELD(dev), 0, 0, "allow emulation where KVM cannot be used: no security border"},
 };
 
@@ -107,6 +144,7 @@ static int put_choice(const struct option *option, struct motted_config *config,
 {
     static const char *const hypervisors[] = {"auto", "firecracker", "qemu"};
     static const char *const levels[] = {"error", "warn", "info", "debug"};
+    static const char *const formats[] = {"text", "json"};
     static const char *const guards[] = {"firewall", "cgroup", "seccomp"};
     static const uint32_t bits[] = {PRIV_GUARD_FIREWALL, PRIV_GUARD_CGROUP, PRIV_GUARD_SECCOMP};
     int chosen;
@@ -114,6 +152,8 @@ static int put_choice(const struct option *option, struct motted_config *config,
         chosen = choose(option, value, hypervisors, COUNT_OF(hypervisors), err);
     else if (option->kind == LEVEL)
         chosen = choose(option, value, levels, COUNT_OF(levels), err);
+    else if (option->kind == FORMAT)
+        chosen = choose(option, value, formats, COUNT_OF(formats), err);
     else
         chosen = choose(option, value, guards, COUNT_OF(guards), err);
     if (chosen < 0)
@@ -122,6 +162,8 @@ static int put_choice(const struct option *option, struct motted_config *config,
         config->hypervisor = (enum motted_hypervisor)chosen;
     else if (option->kind == LEVEL)
         config->log_level = (enum log_level)chosen;
+    else if (option->kind == FORMAT)
+        config->log_format = (enum log_format)chosen;
     else
         config->without |= bits[chosen];
     return 0;
@@ -135,6 +177,21 @@ static int put_listen(const struct option *option, struct motted_config *config,
     if (put_text(option, config->listen[config->listen_count], MOTTED_TEXT_MAX, value, err) < 0)
         return -1;
     config->listen_count++;
+    return 0;
+}
+
+_Static_assert((int)PRIV_POOL_SIZE == (int)PRIV_QUOTA_SIZE, "lines of one size");
+
+/* One more line of a list that the front reads. */
+static int put_line(const struct option *option, char (*lines)[PRIV_POOL_SIZE], size_t *count,
+                    const char *value, struct error *err)
+{
+    size_t most = option->size / sizeof(*lines);
+    if (*count == most)
+        return error_set(err, ERR_CONFIG, 0, "%s: at most %zu", option->key, most);
+    if (put_text(option, lines[*count], sizeof(*lines), value, err) < 0)
+        return -1;
+    ++*count;
     return 0;
 }
 
@@ -196,11 +253,16 @@ int motted_option(struct motted_config *config, const char *key, const char *val
         return put_flag(option, (bool *)field, value, err);
     case LISTEN:
         return put_listen(option, config, value, err);
+    case POOL:
+        return put_line(option, config->pools, &config->pool_count, value, err);
+    case QUOTA:
+        return put_line(option, config->quotas, &config->quota_count, value, err);
     case RATIO:
         return put_ratio(option, (double *)(void *)field, value, err);
     case HYPERVISOR:
     case WITHOUT:
     case LEVEL:
+    case FORMAT:
         return put_choice(option, config, value, err);
     }
     return error_set(err, ERR_INTERNAL, 0, "option %s has no kind", key);
@@ -230,10 +292,13 @@ static bool same(const struct option *option, const struct motted_config *a,
         return true;
     case NUMBER:
     case FLAG:
+    case POOL: /* all bytes behind an end are zero */
+    case QUOTA:
     case RATIO:
     case HYPERVISOR:
     case WITHOUT:
     case LEVEL:
+    case FORMAT:
         break;
     }
     return memcmp(left, right, option->size) == 0;
@@ -257,6 +322,10 @@ void motted_options_take(struct motted_config *running, const struct motted_conf
         const struct option *option = &options[i];
         if (!option->live || same(option, running, next))
             continue;
+        if (option->kind == POOL)
+            running->pool_count = next->pool_count;
+        else if (option->kind == QUOTA)
+            running->quota_count = next->quota_count;
         memcpy((char *)running + option->offset, (const char *)next + option->offset, option->size);
         len += (size_t)snprintf(out + len, size - len, "%s%s", len == 0 ? "" : ", ", option->key);
     }

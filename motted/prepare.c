@@ -1,17 +1,14 @@
 /* What only root can do and what is done once: find the front and its user, directories, the lock,
- * limits, modules, the tokens. */
+ * limits, modules. */
 #include "motted/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-enum { TOKENS_MAX = 1 << 20 };
 
 int motted_find_program(const char *name, char out[static MOTTED_TEXT_MAX], struct error *err)
 {
@@ -141,24 +138,4 @@ void motted_load_modules(void)
     if (posix_spawnp(&pid, program, &actions, NULL, argv, environment) == 0)
         waitpid(pid, NULL, 0);
     posix_spawn_file_actions_destroy(&actions);
-}
-
-int motted_read_tokens(const char *path, struct error *err)
-{
-    struct stat st;
-    cleanup_free char *text = malloc(TOKENS_MAX);
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    cleanup_close int memory = memfd_create("motte-tokens", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (text == NULL || fd < 0 || memory < 0 || fstat(fd, &st) < 0)
-        return error_set(err, ERR_CONFIG, errno, "opening the tokens %s", path);
-    if (!S_ISREG(st.st_mode) || st.st_uid != 0 || (st.st_mode & 077) != 0)
-        return error_set(err, ERR_CONFIG, 0, "%s holds secrets: chown root:root and chmod 600 it",
-                         path);
-    ssize_t len = read(fd, text, TOKENS_MAX);
-    bool written = len >= 0 && len < TOKENS_MAX && fs_write_all(memory, text, (size_t)len) == 0 &&
-                   lseek(memory, 0, SEEK_SET) == 0 &&
-                   fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) == 0;
-    explicit_bzero(text, TOKENS_MAX);
-    int high = written ? fcntl(memory, F_DUPFD_CLOEXEC, MOTTED_FD_MIN) : -1;
-    return high >= 0 ? high : error_set(err, ERR_CONFIG, errno, "reading the tokens %s", path);
 }

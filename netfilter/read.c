@@ -20,25 +20,31 @@ static void add_count(const struct netfilter_table *table, const struct netfilte
         *packets += table->family->packets(entry);
 }
 
+/* One family after the other: a table of a thousand VMs takes megabytes here. */
+static int add_family(const struct netfilter *netfilter, size_t family,
+                      const struct netfilter_vm *vms, size_t count, uint64_t *packets,
+                      struct error *err)
+{
+    cleanup_table struct netfilter_table table = {0};
+    if (netfilter_read(netfilter, family, &table, err) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        add_count(&table, &vms[i], &packets[i]);
+    return 0;
+}
+
 int netfilter_counts(const struct netfilter *netfilter, const struct netfilter_vm *vms,
                      size_t count, uint64_t *ret_packets, struct error *err)
 {
-    struct netfilter_table tables[NETFILTER_FAMILIES] = {0};
-    int result = 0;
-    for (size_t i = 0; result == 0 && i < count; i++)
-        result = check_instance(&vms[i], err);
-    for (size_t i = 0; result == 0 && i < NETFILTER_FAMILIES; i++)
-        if (netfilter_table_of(netfilter, i) != NULL)
-            result = netfilter_read(netfilter, i, &tables[i], err);
-    for (size_t vm = 0; result == 0 && vm < count; vm++) {
-        ret_packets[vm] = 0;
-        for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
-            if (tables[i].handle != NULL)
-                add_count(&tables[i], &vms[vm], &ret_packets[vm]);
-    }
+    for (size_t i = 0; i < count; i++)
+        if (check_instance(&vms[i], err) < 0)
+            return -1;
+    memset(ret_packets, 0, count * sizeof(*ret_packets));
     for (size_t i = 0; i < NETFILTER_FAMILIES; i++)
-        netfilter_table_close(&tables[i]);
-    return result;
+        if (netfilter_table_of(netfilter, i) != NULL &&
+            add_family(netfilter, i, vms, count, ret_packets, err) < 0)
+            return -1;
+    return 0;
 }
 
 int netfilter_count(const struct netfilter *netfilter, const struct netfilter_vm *vm,

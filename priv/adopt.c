@@ -135,5 +135,7 @@ int priv_adopt(void *context, const char *instance, struct error *err)
         return -1;
     if (slot->record.state != PRIV_LAUNCHED || !slot->matches)
         slot->record.state = PRIV_DEAD;
+    else
+        priv_staged_adopt(server, slot);
     return 0;
 }

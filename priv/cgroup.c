@@ -224,23 +224,35 @@ int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
     return limits(cgroups, instance, shape, overhead_mib, which, check_setting, err);
 }
 
-static int attach_at(const struct priv_cgroups *cgroups, size_t at, const char *instance, pid_t pid,
+int priv_cgroup_entries(const struct priv_cgroups *cgroups, const char *instance,
+                        int ret[static PRIV_CGROUP_DIRS], struct error *err)
+{
+    const char *file = cgroups->version == 2 ? "cgroup.procs" : "tasks";
+    for (size_t i = 0; i < cgroups->count; i++) {
+        cleanup_close int dirfd = priv_cgroup_directory(cgroups, i, instance);
+        ret[i] = dirfd < 0 ? -1 : openat(dirfd, file, O_WRONLY | O_CLOEXEC);
+        if (ret[i] < 0)
+            return error_set(err, ERR_CGROUP, errno, "opening the cgroup of %s", instance);
+    }
+    return 0;
+}
+
+int priv_cgroup_enter(const int entries[static PRIV_CGROUP_DIRS])
+{
+    for (size_t i = 0; i < PRIV_CGROUP_DIRS; i++)
+        if (entries[i] >= 0 && write(entries[i], "0", 1) != 1)
+            return -1;
+    return 0;
+}
+
+static int attach_io(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
                      struct error *err)
 {
     char text[16];
     snprintf(text, sizeof(text), "%d", (int)pid);
-    cleanup_close int dirfd = priv_cgroup_directory(cgroups, at, instance);
+    cleanup_close int dirfd = priv_cgroup_directory(cgroups, PRIV_CGROUP_IO, instance);
     if (dirfd < 0 || fs_write_at(dirfd, "cgroup.procs", text) < 0)
         return error_set(err, ERR_CGROUP, errno, "putting the VMM into the cgroup of %s", instance);
-    return 0;
-}
-
-int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
-                       struct error *err)
-{
-    for (size_t i = 0; i < cgroups->count; i++)
-        if (attach_at(cgroups, i, instance, pid, err) < 0)
-            return -1;
     return 0;
 }
 
@@ -250,7 +262,7 @@ int priv_cgroup_adopt(const struct priv_cgroups *cgroups, const char *instance, 
     static const struct priv_shape none; /* io knows no shape */
     bool own = cgroups->count > PRIV_CGROUP_IO;
     if (own && mkdirat(cgroups->root[PRIV_CGROUP_IO], instance, 0755) == 0 &&
-        attach_at(cgroups, PRIV_CGROUP_IO, instance, pid, err) < 0)
+        attach_io(cgroups, instance, pid, err) < 0)
         return -1;
     return limits(cgroups, instance, &none, 0, PRIV_LIMIT_IO, write_setting, err) < 0 ? -1 : 0;
 }

@@ -28,6 +28,8 @@ static const struct kind kinds[] = {
     {"image_read_only",  0,                   0,                        priv_line_image_readonly},
     {"kernel_read_only", 0,                   0,                        priv_line_kernel_readonly},
     {"image_digest",     0,                   0,                        priv_line_image_digest},
+    {"snapshot_read_only", 0,                 0,                        priv_line_snapshot_readonly},
+    {"snapshot_digest",  0,                   0,                        priv_line_snapshot_digest},
     {"cgroup_member",    PRIV_GUARD_CGROUP,   0,                        priv_line_cgroup_member},
     {"cgroup_memory",    PRIV_GUARD_CGROUP,   PRIV_LIMIT_MEMORY,        priv_line_cgroup_limit},
     {"cgroup_swap",      PRIV_GUARD_CGROUP,   PRIV_LIMIT_SWAP,          priv_line_cgroup_limit},

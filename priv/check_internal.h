@@ -6,14 +6,50 @@
 
 enum { PRIV_CHECK_TEXT_MAX = 8192 }; /* of a /proc file about one thread or process */
 
-/* One look at one VM, for one line or for all of them. */
+/* check_threads.c: of every thread. The value counts threads, that of the uid is the uid. */
+enum priv_thread_guard {
+    PRIV_THREAD_SECCOMP,
+    PRIV_THREAD_NO_NEW_PRIVS,
+    PRIV_THREAD_CAPABILITIES,
+    PRIV_THREAD_UID,
+    PRIV_THREAD_GUARDS,
+};
+
+struct priv_thread_verdict {
+    struct error err; /* about the first thread that is not right */
+    bool absent;
+};
+
+/* What VMs have mounted read-only. */
+enum priv_mounted {
+    PRIV_MOUNTED_DISK,
+    PRIV_MOUNTED_KERNEL,
+    PRIV_MOUNTED_INITRD,
+    PRIV_MOUNTED_PLACE_STATE,
+    PRIV_MOUNTED_PLACE_MEMORY,
+    PRIV_MOUNTED_RESTORE_STATE,
+    PRIV_MOUNTED_RESTORE_MEMORY,
+    PRIV_MOUNTED,
+};
+
+/* Of mounts on each other the last is seen. Each 1 read-only, 0 writable, -1 absent. */
+struct priv_mount_state {
+    int first, last;
+};
+
+/* One look at one VM, for one line or for all of them. Whatever several lines are about is read
+ * once, when the first of them asks. */
 struct priv_look {
     struct priv_server *server;
     const struct priv_instance_slot *slot;
     bool values; /* wanted; CHECK needs none */
-    /* The tables are read once a look, whichever line asks first. */
-    bool firewall_read;
+    bool firewall_read, threads_read, limits_read, mounts_read;
     struct error firewall;
+    struct priv_thread_verdict threads[PRIV_THREAD_GUARDS];
+    int thread_count;
+    char limits[PRIV_CHECK_TEXT_MAX];
+    struct error mounts;
+    struct priv_mount_state mounted[PRIV_MOUNTED];
 };
 
 /* 0: ok, or not applicable when ret->state says so. -1: ret->state may be set to absent, else the
@@ -21,14 +57,7 @@ struct priv_look {
 typedef int priv_line_look(struct priv_look *look, int what, struct priv_line *ret,
                            struct error *err);
 
-/* check_threads.c: of every thread; `what` is one of these. The value counts threads, that of the
- * uid is the uid. */
-enum priv_thread_guard {
-    PRIV_THREAD_SECCOMP,
-    PRIV_THREAD_NO_NEW_PRIVS,
-    PRIV_THREAD_CAPABILITIES,
-    PRIV_THREAD_UID,
-};
+/* `what` is an enum priv_thread_guard. */
 priv_line_look priv_line_threads;
 
 /* check_process.c: `what` is one of these. The value is the namespace's inode. */
@@ -38,7 +67,8 @@ priv_line_look priv_line_namespace;
 priv_line_look priv_line_rlimit;
 
 /* check_files.c */
-priv_line_look priv_line_image_readonly, priv_line_kernel_readonly, priv_line_image_digest;
+priv_line_look priv_line_image_readonly, priv_line_kernel_readonly, priv_line_image_digest,
+    priv_line_snapshot_readonly, priv_line_snapshot_digest;
 
 /* check_host.c: the guards around the VMM. `what` is an enum priv_limit, whose value is the usage,
  * or 1 for IPv6. */

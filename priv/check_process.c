@@ -26,6 +26,16 @@ int priv_line_namespace(struct priv_look *look, int what, struct priv_line *ret,
     return 0;
 }
 
+static int read_limits(struct priv_look *look, struct error *err)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/%d/limits", look->slot->record.pid);
+    if (fs_read_at(AT_FDCWD, path, look->limits, sizeof(look->limits)) < 0)
+        return error_set(err, ERR_GUARD, errno, "reading the limits of the VMM");
+    look->limits_read = true;
+    return 0;
+}
+
 /* "Max core file size  0  0  bytes": soft and hard. */
 int priv_line_rlimit(struct priv_look *look, int what, struct priv_line *ret, struct error *err)
 {
@@ -33,13 +43,11 @@ int priv_line_rlimit(struct priv_look *look, int what, struct priv_line *ret, st
                                                     [PRIV_RLIMIT_FSIZE] = "Max file size ",
                                                     [PRIV_RLIMIT_NOFILE] = "Max open files ",
                                                     [PRIV_RLIMIT_MEMLOCK] = "Max locked memory "};
-    char path[32], text[PRIV_CHECK_TEXT_MAX];
     uint64_t wanted[PRIV_RLIMITS];
     priv_rlimits(look->server, &look->slot->record.shape, wanted);
-    snprintf(path, sizeof(path), "/proc/%d/limits", look->slot->record.pid);
-    if (fs_read_at(AT_FDCWD, path, text, sizeof(text)) < 0)
-        return error_set(err, ERR_GUARD, errno, "reading the limits of the VMM");
-    const char *at = strstr(text, names[what]);
+    if (!look->limits_read && read_limits(look, err) < 0)
+        return -1;
+    const char *at = strstr(look->limits, names[what]);
     at = at == NULL ? "" : at + strlen(names[what]);
     for (int i = 0; i < 2; i++) {
         char *end = NULL;

@@ -9,9 +9,8 @@ enum { THREADS_MAX = 1024 };
 
 struct view {
     const struct priv_record *record;
-    enum priv_thread_guard guard;
     unsigned own_filters;
-    struct priv_line *line;
+    struct priv_thread_verdict *verdicts;
 };
 
 /* Threads that the kernel makes for itself in the VMM's process (KVM's page recovery, io_uring)
@@ -41,7 +40,7 @@ static int look_seccomp(const struct view *view, const char *status, const char 
     if (mode != NULL && mode[0] == '2' && filters == view->own_filters + loaded)
         return 0;
     if (filters <= view->own_filters)
-        view->line->state = PRIV_LINE_ABSENT;
+        view->verdicts[PRIV_THREAD_SECCOMP].absent = true;
     return error_set(err, ERR_GUARD, 0,
                      "thread %s of the VMM has %u seccomp filters where %u are inherited and "
                      "%u more had to be loaded",
@@ -54,7 +53,7 @@ static int look_privileges(const struct view *view, const char *status, const ch
     const char *privileges = priv_proc_field(status, "NoNewPrivs");
     if (privileges != NULL && privileges[0] == '1')
         return 0;
-    view->line->state = PRIV_LINE_ABSENT;
+    view->verdicts[PRIV_THREAD_NO_NEW_PRIVS].absent = true;
     return error_set(err, ERR_GUARD, 0, "thread %s of the VMM lacks no_new_privs", task);
 }
 
@@ -82,8 +81,8 @@ static int look_uid(const struct view *view, const char *status, const char *tas
     return error_set(err, ERR_GUARD, 0, "thread %s of the VMM is not under uid %u", task, uid);
 }
 
-/* 1: seen and well; 0: not the VMM's, or gone. */
-static int look_at(const struct view *view, int tasks, const char *name, struct error *err)
+/* Of each guard the first thread that lacks it is told. */
+static void judge(const struct view *view, const char *status, const char *task)
 {
     static int (*const looks[])(const struct view *, const char *, const char *, struct error *) = {
         [PRIV_THREAD_SECCOMP] = look_seccomp,
@@ -91,6 +90,14 @@ static int look_at(const struct view *view, int tasks, const char *name, struct 
         [PRIV_THREAD_CAPABILITIES] = look_capabilities,
         [PRIV_THREAD_UID] = look_uid,
     };
+    for (size_t i = 0; i < COUNT_OF(looks); i++)
+        if (view->verdicts[i].err.code == ERR_NONE)
+            (void)looks[i](view, status, task, &view->verdicts[i].err);
+}
+
+/* 1: seen; 0: not the VMM's, or gone. */
+static int look_at(const struct view *view, int tasks, const char *name, struct error *err)
+{
     char status[PRIV_CHECK_TEXT_MAX];
     cleanup_close int task = openat(tasks, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int worker = -1;
@@ -101,7 +108,8 @@ static int look_at(const struct view *view, int tasks, const char *name, struct 
                    : error_set(err, ERR_GUARD, errno, "reading the status of thread %s", name);
     if (worker == 1)
         return 0;
-    return looks[view->guard](view, status, name, err) < 0 ? -1 : 1;
+    judge(view, status, name);
+    return 1;
 }
 
 static int look_at_all(const struct view *view, DIR *dir, struct error *err)
@@ -126,14 +134,10 @@ static int look_at_all(const struct view *view, DIR *dir, struct error *err)
     return seen > 0 ? seen : error_set(err, ERR_GUARD, 0, "the VMM has no thread");
 }
 
-int priv_line_threads(struct priv_look *look, int what, struct priv_line *ret, struct error *err)
+static int read_threads(const struct view *view, struct error *err)
 {
-    struct view view = {
-        .record = &look->slot->record, .guard = (enum priv_thread_guard)what, .line = ret};
     char path[32];
-    if (what == PRIV_THREAD_SECCOMP && priv_proc_own_filters(&view.own_filters, err) < 0)
-        return -1;
-    snprintf(path, sizeof(path), "/proc/%d/task", view.record->pid);
+    snprintf(path, sizeof(path), "/proc/%d/task", view->record->pid);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (dir == NULL) {
@@ -141,10 +145,35 @@ int priv_line_threads(struct priv_look *look, int what, struct priv_line *ret, s
         cleanup_close_func(&fd);
         return -1;
     }
-    int seen = look_at_all(&view, dir, err);
+    int seen = look_at_all(view, dir, err);
     closedir(dir);
-    if (seen < 0)
+    return seen;
+}
+
+/* What could not be read is wrong of every guard. */
+static void look_once(struct priv_look *look)
+{
+    struct error unread = {0};
+    struct view view = {.record = &look->slot->record, .verdicts = look->threads};
+    (void)priv_proc_own_filters(&view.own_filters, &look->threads[PRIV_THREAD_SECCOMP].err);
+    look->thread_count = read_threads(&view, &unread);
+    for (size_t i = 0; look->thread_count < 0 && i < COUNT_OF(look->threads); i++)
+        look->threads[i].err = unread;
+    look->threads_read = true;
+}
+
+int priv_line_threads(struct priv_look *look, int what, struct priv_line *ret, struct error *err)
+{
+    if (!look->threads_read)
+        look_once(look);
+    const struct priv_thread_verdict *verdict = &look->threads[what];
+    if (verdict->err.code != ERR_NONE) {
+        if (verdict->absent)
+            ret->state = PRIV_LINE_ABSENT;
+        *err = verdict->err;
         return -1;
-    priv_line_value(ret, what == PRIV_THREAD_UID ? (int64_t)view.record->uid : seen);
+    }
+    priv_line_value(ret,
+                    what == PRIV_THREAD_UID ? (int64_t)look->slot->record.uid : look->thread_count);
     return 0;
 }

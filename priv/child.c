@@ -16,13 +16,17 @@
 
 enum stage {
     STAGE_SIGNALS = 1,
+    STAGE_CGROUP,
     STAGE_MOUNTS,
     STAGE_JAIL,
     STAGE_OUTPUT,
     STAGE_OOM,
+    STAGE_SLICE,
     STAGE_LIMITS,
     STAGE_GO,
     STAGE_ROOT,
+    STAGE_MEMORY,
+    STAGE_STATE,
     STAGE_CAPABILITIES,
     STAGE_IDS,
     STAGE_FILTER,
@@ -34,13 +38,17 @@ const char *priv_child_stage(int32_t stage)
 {
     static const char *const names[STAGE_COUNT] = {
         [STAGE_SIGNALS] = "resetting signals",
+        [STAGE_CGROUP] = "entering its cgroup",
         [STAGE_MOUNTS] = "making its mounts private",
         [STAGE_JAIL] = "mounting the jail",
         [STAGE_OUTPUT] = "redirecting its output",
         [STAGE_OOM] = "resetting oom_score_adj",
+        [STAGE_SLICE] = "resetting its time slice",
         [STAGE_LIMITS] = "setting its limits",
         [STAGE_GO] = "waiting for its parent",
         [STAGE_ROOT] = "changing its root",
+        [STAGE_MEMORY] = "handing on its memory",
+        [STAGE_STATE] = "opening what it is restored from",
         [STAGE_CAPABILITIES] = "dropping capabilities",
         [STAGE_IDS] = "becoming the VM's user",
         [STAGE_FILTER] = "loading its seccomp filter",
@@ -49,11 +57,18 @@ const char *priv_child_stage(int32_t stage)
     return stage > 0 && stage < STAGE_COUNT ? names[stage] : "starting";
 }
 
+enum error_code priv_child_error(int32_t stage)
+{
+    return stage == STAGE_CGROUP ? ERR_CGROUP : ERR_LAUNCH;
+}
+
 void priv_child_init(struct priv_child *child)
 {
     memset(child, 0, sizeof(*child));
     priv_jail_init(&child->jail);
-    child->null = child->output = child->sync = -1;
+    child->null = child->output = child->sync = child->memory = -1;
+    for (size_t i = 0; i < COUNT_OF(child->entries); i++)
+        child->entries[i] = -1;
 }
 
 void priv_child_release(struct priv_child *child)
@@ -64,6 +79,9 @@ void priv_child_release(struct priv_child *child)
     cleanup_close_func(&child->null);
     cleanup_close_func(&child->output);
     cleanup_close_func(&child->sync);
+    cleanup_close_func(&child->memory);
+    for (size_t i = 0; i < COUNT_OF(child->entries); i++)
+        cleanup_close_func(&child->entries[i]);
     priv_child_init(child);
 }
 
@@ -115,20 +133,24 @@ static int redirect(const struct priv_child *child)
     return 0;
 }
 
-/* All but the two that are still needed. It matters: a copy of another launch's socket pair, kept
+/* All but those that are still needed. It matters: a copy of another launch's socket pair, kept
  * by a child that waits, would hide the root half's death from that other child, and both would
  * wait for ever. */
 static int close_others(const struct priv_child *child)
 {
-    unsigned low = (unsigned)child->jail.root, high = (unsigned)child->sync;
-    if (low > high) {
-        low = high;
-        high = (unsigned)child->jail.root;
+    const int kept[] = {child->jail.root, child->sync, child->memory};
+    unsigned from = 3;
+    for (;;) {
+        unsigned next = ~0U; /* the least of them that is left */
+        for (size_t i = 0; i < COUNT_OF(kept); i++)
+            if (kept[i] >= 0 && (unsigned)kept[i] >= from && (unsigned)kept[i] < next)
+                next = (unsigned)kept[i];
+        if (next == ~0U)
+            return (int)syscall(SYS_close_range, from, ~0U, 0);
+        if (next > from && syscall(SYS_close_range, from, next - 1, 0) < 0)
+            return -1;
+        from = next + 1;
     }
-    if ((low > 3 && syscall(SYS_close_range, 3, low - 1, 0) < 0) ||
-        (high > low + 1 && syscall(SYS_close_range, low + 1, high - 1, 0) < 0))
-        return -1;
-    return (int)syscall(SYS_close_range, high + 1, ~0U, 0);
 }
 
 static int reset_oom(void)
@@ -156,7 +178,7 @@ static int set_limits(const struct priv_child *child)
     return 0;
 }
 
-/* The parent has put us into the cgroup and written the record: only now may a VMM exist. */
+/* We are in the cgroup, and the parent has written the record: only now may a VMM exist. */
 static int wait_for_parent(const struct priv_child *child)
 {
     char go;
@@ -170,6 +192,32 @@ static int change_root(const struct priv_child *child)
         umount2(".", MNT_DETACH) < 0)
         return -1;
     return chdir("/vm");
+}
+
+/* Over whatever has that number, which is nothing that is still needed. */
+static int lend(int fd, int number)
+{
+    return fd == number ? fcntl(fd, F_SETFD, 0) : dup2(fd, number);
+}
+
+/* QEMU knows it by its number in /proc, where there is nothing else but what QEMU itself is. */
+static int lend_memory(const struct priv_child *child)
+{
+    if (child->memory < 0)
+        return 0;
+    if (mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid") <
+        0)
+        return -1;
+    return lend(child->memory, PRIV_MEMORY_FD);
+}
+
+/* QEMU cannot be told a path to be restored from, only a descriptor. */
+static int lend_state(const struct priv_child *child)
+{
+    if (child->restore == NULL)
+        return 0;
+    int fd = open(PRIV_RESTORE_STATE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -1 : lend(fd, PRIV_RESTORE_FD);
 }
 
 /* What exec could give back is cut to `keep`; the jailer needs six, QEMU none. */
@@ -214,15 +262,20 @@ void priv_child_run(const struct priv_child *child)
     char path[] = "PATH=/usr/bin";
     char *environment[] = {path, NULL};
     check(child, STAGE_SIGNALS, reset_signals());
+    check(child, STAGE_CGROUP, priv_cgroup_enter(child->entries));
     check(child, STAGE_MOUNTS, mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
     check(child, STAGE_JAIL, mount_jail(child));
     check(child, STAGE_OUTPUT, redirect(child));
     check(child, STAGE_OUTPUT, close_others(child));
     check(child, STAGE_OOM, reset_oom());
+    check(child, STAGE_SLICE, clock_slice(0));
     check(child, STAGE_LIMITS, set_limits(child));
     check(child, STAGE_GO, wait_for_parent(child));
-    if (child->drop)
+    if (child->drop) {
         check(child, STAGE_ROOT, change_root(child));
+        check(child, STAGE_MEMORY, lend_memory(child));
+        check(child, STAGE_STATE, lend_state(child));
+    }
     check(child, STAGE_CAPABILITIES, cut_capabilities(child));
     if (child->drop)
         check(child, STAGE_IDS, change_ids(child));

@@ -223,7 +223,7 @@ int priv_client_lost_fd(const struct priv_client *client)
 
 void priv_call_init(struct priv_call *call, enum priv_op op)
 {
-    *call = (struct priv_call){.op = op};
+    *call = (struct priv_call){.op = op, .patience_s = ANSWER_SECONDS};
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -261,7 +261,7 @@ static void wait_answer(struct priv_client *client, struct priv_call *call)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ANSWER_SECONDS;
+    until.tv_sec += call->patience_s;
     int r = 0;
     while (!call->done && r == 0) {
         r = pthread_cond_timedwait(&call->answered, &client->lock, &until);
@@ -317,6 +317,7 @@ int priv_call_ask(struct priv_call *call, struct priv_client *client, struct pri
     request->protocol = PRIV_PROTOCOL;
     request->op = call->op;
     request->id = call->id;
+    request->trace = strtoull(log_request_id(), NULL, 16);
     int unsent = send_request(client->fd, request);
     pthread_mutex_lock(&client->lock);
     if (is_shortage(unsent)) {
@@ -337,7 +338,7 @@ int priv_call_ask(struct priv_call *call, struct priv_client *client, struct pri
     if (!call->done) {
         return error_set(err, ERR_BUSY, 0,
                          "the root half (motted) did not answer within %d s; its log tells more",
-                         ANSWER_SECONDS);
+                         call->patience_s);
     }
     if (call->reply.code != ERR_NONE) {
         return refused(&call->reply, err);

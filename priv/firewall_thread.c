@@ -2,6 +2,8 @@
  * they dropped; and knows when what is due. */
 #include "priv/firewall_internal.h"
 
+#include <malloc.h>
+
 enum {
     WORK_CHANGE = 1,
     WORK_PROBE = 2,
@@ -141,6 +143,8 @@ static void change(struct priv_firewall *firewall)
         firewall->commit_ms = clock_mono_ms() - begin;
     settle(firewall, &err);
     pthread_mutex_unlock(&firewall->lock);
+    /* The copies of the tables are free again, and what is kept of them each launch would fork. */
+    malloc_trim(0);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */

@@ -16,15 +16,36 @@ static int64_t raw_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+struct moment {
+    int64_t ns;
+    uint64_t ticks;
+};
+
+/* Both clocks at one moment: of some tries that in which the least time went by, as another process may
+ * have its turn in between. */
+static struct moment now(void)
+{
+    enum { TRIES = 8 };
+    struct moment best = {0};
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < TRIES; i++) {
+        int64_t before = raw_ns();
+        uint64_t ticks = __rdtsc();
+        int64_t took = raw_ns() - before;
+        if (took < least)
+            best = (struct moment){before + took / 2, ticks};
+        least = took < least ? took : least;
+    }
+    return best;
+}
+
 /* Against the raw clock over 200 ms: right to a few parts in a million. */
 uint32_t priv_tsc_khz(void)
 {
-    int64_t ns = raw_ns();
-    uint64_t ticks = __rdtsc();
+    const struct moment begin = now();
     nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
-    ns = raw_ns() - ns;
-    ticks = __rdtsc() - ticks;
-    return (uint32_t)(ticks * 1000 / ((uint64_t)ns / 1000));
+    const struct moment end = now();
+    return (uint32_t)((end.ticks - begin.ticks) * 1000 / ((uint64_t)(end.ns - begin.ns) / 1000));
 }
 
 static pid_t start(const char *program, int output)

@@ -75,7 +75,8 @@ static struct priv_instance_slot *insert(struct priv_server *server)
     struct priv_instance_slot *slot = calloc(1, sizeof(*slot));
     if (slot == NULL)
         return NULL;
-    slot->pidfd = slot->root = slot->console = slot->log = -1;
+    slot->pidfd = slot->root = slot->console = slot->log = slot->staged[0] = slot->staged[1] = -1;
+    slot->memory = -1;
     server->slots[server->slot_count++] = slot;
     return slot;
 }
@@ -176,7 +177,11 @@ void priv_slot_close(struct priv_server *server, struct priv_instance_slot *slot
     cleanup_close_func(&slot->root);
     cleanup_close_func(&slot->console);
     cleanup_close_func(&slot->log);
-    slot->pidfd = slot->root = slot->console = slot->log = -1;
+    cleanup_close_func(&slot->staged[0]);
+    cleanup_close_func(&slot->staged[1]);
+    cleanup_close_func(&slot->memory);
+    slot->pidfd = slot->root = slot->console = slot->log = slot->staged[0] = slot->staged[1] = -1;
+    slot->memory = -1;
     pthread_mutex_unlock(&server->lock);
 }
 

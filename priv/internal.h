@@ -9,7 +9,9 @@
  *   jail.c       the tmpfs and its mounts   jail_firecracker.c, jail_qemu.c  what lies in it
  *   launch.c     clone3, parent's side      child.c      child's side, async-signal-safe
  *   open.c kill.c                           the operations of these names
+ *   news.c       that something is new in a jail
  *   check*.c     CHECK and REPORT: every guard read back (check_internal.h)
+ *   snapshot*.c  snapshots made, kept, run from (snapshot_internal.h)
  *   firewall*.c  chains made ahead, repaired, counted (firewall_internal.h)
  *   range.c      is the uid range free?     tsc.c        the host's TSC, for QEMU
  */
@@ -24,8 +26,9 @@
 #include <pthread.h>
 
 enum {
-    PRIV_WORKERS = 8,
-    PRIV_RESERVING_MAX = 6, /* of these may wait for a chain: the others end VMs meanwhile */
+    PRIV_WORKERS = 12,
+    PRIV_RESERVING_MAX = 6, /* of these may wait for a chain, */
+    PRIV_COPYING_MAX = 4,   /* and these for the disk: the others end VMs meanwhile */
     PRIV_QUEUE_MAX = 1024,
     PRIV_CGROUP_DIRS = 4,
     PRIV_PIDS_MAX = 64,
@@ -68,6 +71,14 @@ struct priv_record {
     uint8_t image[HASH_SIZE]; /* what it was launched from; zero before launch */
     uint64_t start_time, netns;
     char boot_id[40];
+    /* Records of earlier versions end here: the VM runs on, without what follows. */
+    char snapshot[ID_INSTANCE_SIZE];               /* restored from; empty: booted */
+    uint32_t generation;                           /* how many restores lie between a boot and it */
+    uint32_t places;                               /* 1: a snapshot of it can be staged */
+    uint32_t apart;                                /* 1: that has its memory in a file of its own */
+    uint32_t from_apart;                           /* 1: what it was restored from has */
+    uint8_t vmlinux[HASH_SIZE], initrd[HASH_SIZE]; /* what it booted; initrd zero: none */
+    uint8_t memory[HASH_SIZE]; /* restored: of the file that its memory came from */
 };
 
 int priv_record_write(int dirfd, struct priv_record *record, struct error *err);
@@ -129,8 +140,14 @@ int priv_cgroup_make(const struct priv_cgroups *cgroups, const char *instance,
 int priv_cgroup_check(const struct priv_cgroups *cgroups, const char *instance,
                       const struct priv_shape *shape, uint32_t overhead_mib, unsigned which,
                       struct error *err);
-int priv_cgroup_attach(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
-                       struct error *err);
+/* The files by which a process enters the instance's cgroup by itself, one a hierarchy; the places
+ * of others are left as they are. Caller closes, also after -1. */
+int priv_cgroup_entries(const struct priv_cgroups *cgroups, const char *instance,
+                        int ret[static PRIV_CGROUP_DIRS], struct error *err);
+/* The calling process, which must have one thread, enters where `entries` is not -1. System calls
+ * only; -1 with errno. Version 1's `tasks` moves the calling thread without the lock that stops
+ * every fork on the host, for which a writer of a pid waits 8 to 20 ms (decision 0065). */
+int priv_cgroup_enter(const int entries[static PRIV_CGROUP_DIRS]);
 /* A VM of an earlier run gets this run's io limits: they are the operator's, not its shape's. */
 int priv_cgroup_adopt(const struct priv_cgroups *cgroups, const char *instance, pid_t pid,
                       struct error *err);
@@ -148,11 +165,17 @@ int priv_cgroup_destroy(const struct priv_cgroups *cgroups, const char *instance
 
 /* ---- instances ------------------------------------------------------------------------------- */
 
+/* The snapshot that is being made of a VM. */
+enum priv_phase { PRIV_PHASE_NONE, PRIV_PHASE_STAGED, PRIV_PHASE_CAPTURED };
+
 struct priv_instance_slot {
     struct priv_record record; /* state and shape change under the server's lock only */
     int pidfd;                 /* -1 before launch, or when the process is not ours */
     int root;                  /* jail root, O_PATH */
     int console, log;          /* read ends; log: Firecracker's own, -1 with QEMU */
+    enum priv_phase phase;     /* changes under the server's lock only */
+    int staged[2];             /* the files a snapshot is written to, or -1 */
+    int memory;                /* template: its memory, a file without a name; else -1 */
     bool child;                /* ours: it must be reaped, and it leaves a status */
     bool matches;              /* found at start and everything about it matches its record */
     bool hurried, was_running; /* KILL came before: while another request had it, or in vain */
@@ -166,14 +189,32 @@ struct priv_bytes {
     size_t len;
 };
 
+/* What a snapshot's memory and devices are bound to. */
+struct priv_identity {
+    char vendor[16];
+    uint32_t family, model, stepping;
+    uint8_t flags[HASH_SIZE]; /* of the processor's flags as the kernel names them */
+    char kernel[68];
+};
+int priv_identity_read(struct priv_identity *ret, struct error *err);
+
+struct priv_news_fd {
+    int fd; /* inotify */
+    bool taken;
+};
+
 struct priv_server {
     struct priv_config config; /* strings borrowed */
     char run_dir[PRIV_PATH_MAX - 8], firecracker[PRIV_PATH_MAX], jailer[PRIV_PATH_MAX],
         qemu[PRIV_PATH_MAX]; /* real paths */
     int state, records, scratch;
+    int staging, snapshots; /* state_dir/staging, state_dir/snapshots */
+    struct priv_identity identity;
     char boot_id[ID_BOOT_SIZE];
     char vmm_version[32];
-    uint32_t tsc_khz;
+    uint8_t
+        machine[HASH_SIZE]; /* of what QEMU is told to be, but for the shape; Firecracker: zero */
+    uint32_t tsc_khz;       /* QEMU only */
     struct image_verified *verified;
     struct priv_bytes filters[PRIV_SECCOMP_PERMISSIVE + 1]; /* Firecracker's file per level */
     struct priv_bpf qemu_filters[PRIV_SECCOMP_PERMISSIVE + 1];
@@ -184,6 +225,11 @@ struct priv_server {
 
     pthread_mutex_t limits_lock; /* nothing else is locked meanwhile */
     struct priv_limits limits;
+
+    struct priv_news_fd news[PRIV_WORKERS]; /* `taken` under the lock */
+
+    pthread_mutex_t memories_lock; /* taken before `lock` */
+    struct priv_memory *memories;  /* memory.c */
 
     pthread_mutex_t lock; /* the table below */
     struct priv_instance_slot **slots;
@@ -223,6 +269,23 @@ void priv_slot_hurry(struct priv_server *server, const char *instance);
 bool priv_pidfd_ended(int pidfd);
 /* ERR_VMM_EXITED, with what the VMM last wrote. Returns -1. */
 int priv_slot_exited(const struct priv_instance_slot *slot, struct error *err);
+
+/* ---- news ------------------------------------------------------------------------------------ */
+
+/* Readable when something was made in a directory since begin. The fd is borrowed. */
+struct priv_news {
+    struct priv_server *server;
+    struct priv_news_fd *from; /* NULL: not begun */
+    int fd, watch;
+};
+
+void priv_news_init(struct priv_server *server);
+int priv_news_open(struct priv_server *server, struct error *err);
+void priv_news_close(struct priv_server *server);
+/* As many at once as there are workers. */
+int priv_news_begin(struct priv_server *server, int directory, struct priv_news *ret,
+                    struct error *err);
+void priv_news_end(struct priv_news *news);
 
 /* ---- firewall -------------------------------------------------------------------------------- */
 
@@ -304,8 +367,11 @@ struct priv_child {
     uint32_t uid;
     uint64_t rlimits[PRIV_RLIMITS];
     bool drop; /* QEMU: our own pivot_root, ids and filter; else the jailer does it */
-    const struct priv_bpf *filter; /* borrowed; NULL: none */
+    const struct priv_bpf *filter;      /* borrowed; NULL: none */
+    const struct priv_restore *restore; /* borrowed; NULL: it boots */
     int null, output, sync;
+    int entries[PRIV_CGROUP_DIRS]; /* of its cgroup, version 1; -1: none */
+    int memory;                    /* QEMU: the file that is its memory, or -1 */
 };
 
 void priv_child_init(struct priv_child *child);
@@ -317,6 +383,7 @@ struct priv_child_report {
     int32_t stage, sys;
 };
 const char *priv_child_stage(int32_t stage);
+enum error_code priv_child_error(int32_t stage);
 __attribute__((noreturn)) void priv_child_run(const struct priv_child *child);
 
 void priv_jail_init(struct priv_jail *jail);
@@ -326,9 +393,10 @@ int priv_jail_tmpfs(struct priv_jail *jail, const char *path /* of root in it; N
 /* A detached copy of the mount at fd, with flags (MOUNT_ATTR_*), for root/target. */
 int priv_jail_bind(struct priv_jail *jail, int fd, const char *target, uint64_t flags,
                    struct error *err);
-/* Kernel, initrd and disk of the image, read-only, and the scratch disk. */
+/* Kernel, initrd and disk of the image, read-only, and the scratch disk: empty, or a copy of the
+ * snapshot's. */
 int priv_jail_images(struct priv_server *server, const struct priv_instance_slot *slot,
-                     const uint8_t image[static HASH_SIZE], struct priv_jail *jail,
+                     const uint8_t image[static HASH_SIZE], struct priv_child *child,
                      struct image_kernel *ret_kernel, struct error *err);
 int priv_prepare_firecracker(struct priv_server *server, struct priv_instance_slot *slot,
                              const uint8_t image[static HASH_SIZE], struct priv_child *child,
@@ -336,11 +404,27 @@ int priv_prepare_firecracker(struct priv_server *server, struct priv_instance_sl
 int priv_prepare_qemu(struct priv_server *server, struct priv_instance_slot *slot,
                       const uint8_t image[static HASH_SIZE], struct priv_child *child,
                       struct error *err);
+/* Its command line, as a digest: what a snapshot's devices fit. */
+int priv_qemu_machine(const struct priv_server *server, uint8_t ret[static HASH_SIZE],
+                      struct error *err);
+/* What a snapshot of it will say, and that one can be made. */
+void priv_note_kernel(struct priv_server *server, struct priv_instance_slot *slot,
+                      const struct image_kernel *kernel);
 #define PRIV_LOG "log" /* Firecracker's log: a FIFO in its root */
 /* Opens both ends of a pipe or FIFO: the slot's for reading, the child's output. */
 int priv_console_open(int pipe_fd, struct priv_instance_slot *slot, struct priv_child *child,
                       struct error *err);
 uint32_t priv_overhead_mib(const struct priv_server *server);
+
+/* ---- snapshots ------------------------------------------------------------------------------- */
+
+/* Takes back whatever STAGE and CAPTURE left outside the VMM; what is in it goes with it. */
+int priv_staged_drop(struct priv_server *server, struct priv_instance_slot *slot /* or NULL */,
+                     struct error *err);
+/* When the root half starts: a VM that runs on loses what an earlier run had staged, */
+void priv_staged_adopt(struct priv_server *server, struct priv_instance_slot *slot);
+/* and all else that was not finished goes. */
+int priv_snapshots_sweep(struct priv_server *server, struct error *err);
 
 /* ---- operations ------------------------------------------------------------------------------ */
 
@@ -352,6 +436,8 @@ struct priv_answer {
 
 /* NULL when the request may be queued, else why it is refused. */
 const char *priv_request_refusal(const struct priv_request *request);
+/* "launch". Of a request that was not refused. */
+const char *priv_operation_name(uint32_t op);
 /* Runs a queued request and fills the answer, error included. */
 void priv_dispatch(struct priv_server *server, const struct priv_request *request,
                    struct priv_answer *answer);
@@ -360,7 +446,8 @@ typedef int priv_operation(struct priv_server *server, struct priv_instance_slot
                            const struct priv_request *request, struct priv_answer *answer,
                            struct error *err);
 priv_operation priv_op_host, priv_op_reserve, priv_op_guard, priv_op_launch, priv_op_open,
-    priv_op_check, priv_op_report, priv_op_usage, priv_op_list, priv_op_drops;
+    priv_op_check, priv_op_report, priv_op_usage, priv_op_list, priv_op_drops, priv_op_stage,
+    priv_op_capture, priv_op_publish, priv_op_unstage, priv_op_snapshots, priv_op_forget_snapshot;
 
 /* Ends and removes all that belongs to the instance, known or not. Keeps slot and uid. */
 int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const char *instance,

@@ -2,7 +2,7 @@
  * it, and detached read-only copies of the mounts that go onto them. The child only moves them into
  * its own mount namespace; so nothing of it is ever seen on the host, and the kernel takes all of
  * it away with the last process. */
-#include "priv/internal.h"
+#include "priv/snapshot_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -123,11 +123,14 @@ static int copy_sparse(int from, int to)
     return errno == ENXIO ? ftruncate(to, st.st_size) : -1;
 }
 
-static int make_scratch(struct priv_server *server, const struct priv_instance_slot *slot,
-                        const struct image_kernel *kernel, struct error *err)
+/* What a new disk is a copy of: the kernel's empty one, or the snapshot's. */
+static int open_template(struct priv_server *server, const struct image_kernel *kernel,
+                         const struct priv_restore *restore, struct error *err)
 {
-    struct stat st;
-    off_t size = (off_t)slot->record.shape.disk_mib << 20;
+    if (restore != NULL) {
+        int copy = fcntl(restore->files[PRIV_FILE_SCRATCH], F_DUPFD_CLOEXEC, 3);
+        return copy >= 0 ? copy : error_set(err, ERR_LAUNCH, errno, "copying a descriptor");
+    }
     if (!kernel->has_scratch) {
         error_set(err, ERR_LAUNCH, 0,
                   "kernel %s has no scratch template, so that VMs of it cannot have a disk; ask "
@@ -135,8 +138,17 @@ static int make_scratch(struct priv_server *server, const struct priv_instance_s
                   kernel->name);
         return -1;
     }
-    cleanup_close int from = image_open(server->state, server->verified, IMAGE_SCRATCH,
-                                        kernel->name, kernel->scratch, err);
+    return image_open(server->state, server->verified, IMAGE_SCRATCH, kernel->name, kernel->scratch,
+                      err);
+}
+
+static int make_scratch(struct priv_server *server, const struct priv_instance_slot *slot,
+                        const struct image_kernel *kernel, const struct priv_restore *restore,
+                        struct error *err)
+{
+    struct stat st;
+    off_t size = (off_t)slot->record.shape.disk_mib << 20;
+    cleanup_close int from = open_template(server, kernel, restore, err);
     if (from < 0)
         return -1;
     if (fstat(from, &st) < 0 || st.st_size > size)
@@ -154,22 +166,23 @@ static int make_scratch(struct priv_server *server, const struct priv_instance_s
 /* Its name goes when the child has mounted it (a nameless file cannot be mounted): from then on the
  * disk lives as long as the jail. */
 static int bind_scratch(struct priv_server *server, const struct priv_instance_slot *slot,
-                        const struct image_kernel *kernel, struct priv_jail *jail,
+                        const struct image_kernel *kernel, struct priv_child *child,
                         struct error *err)
 {
     if (slot->record.shape.disk_mib == 0)
         return 0;
-    cleanup_close int fd = make_scratch(server, slot, kernel, err);
+    cleanup_close int fd = make_scratch(server, slot, kernel, child->restore, err);
     if (fd < 0)
         return -1;
-    return priv_jail_bind(jail, fd, "scratch",
+    return priv_jail_bind(&child->jail, fd, "scratch",
                           MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, err);
 }
 
 int priv_jail_images(struct priv_server *server, const struct priv_instance_slot *slot,
-                     const uint8_t image[static HASH_SIZE], struct priv_jail *jail,
+                     const uint8_t image[static HASH_SIZE], struct priv_child *child,
                      struct image_kernel *ret_kernel, struct error *err)
 {
+    struct priv_jail *jail = &child->jail;
     struct image disk;
     struct image_kernel kernel;
     if (image_find_digest(server->state, image, &disk, err) < 0 ||
@@ -178,8 +191,20 @@ int priv_jail_images(struct priv_server *server, const struct priv_instance_slot
         bind_file(server, IMAGE_VMLINUX, kernel.name, kernel.vmlinux, "kernel", jail, err) < 0 ||
         (kernel.has_initrd &&
          bind_file(server, IMAGE_INITRD, kernel.name, kernel.initrd, "initrd", jail, err) < 0) ||
-        bind_scratch(server, slot, &kernel, jail, err) < 0)
+        bind_scratch(server, slot, &kernel, child, err) < 0)
         return -1;
     *ret_kernel = kernel;
     return 0;
+}
+
+void priv_note_kernel(struct priv_server *server, struct priv_instance_slot *slot,
+                      const struct image_kernel *kernel)
+{
+    struct priv_record *record = &slot->record;
+    pthread_mutex_lock(&server->lock);
+    record->places = 1;
+    memcpy(record->vmlinux, kernel->vmlinux, HASH_SIZE);
+    if (kernel->has_initrd)
+        memcpy(record->initrd, kernel->initrd, HASH_SIZE);
+    pthread_mutex_unlock(&server->lock);
 }

@@ -1,7 +1,7 @@
 /* Firecracker's jail: what its own jailer expects beneath <base>/<program>/<id>/root, staged before
  * the jailer runs. The jailer copies the program, makes the device nodes, gives root/ to the VM's
  * uid, changes root and drops its privileges. */
-#include "priv/internal.h"
+#include "priv/snapshot_internal.h"
 
 #include "vsock/wire.h"
 
@@ -112,10 +112,12 @@ int priv_prepare_firecracker(struct priv_server *server, struct priv_instance_sl
     snprintf(path, sizeof(path), "%s/%s/root", program, slot->record.instance);
     snprintf(child->program, sizeof(child->program), "%s", server->jailer);
     if (priv_jail_tmpfs(&child->jail, path, err) < 0 ||
-        priv_jail_images(server, slot, image, &child->jail, &kernel, err) < 0 ||
+        priv_jail_images(server, slot, image, child, &kernel, err) < 0 ||
+        priv_places_make(&child->jail, child->restore, child->null, err) < 0 ||
         make_hello(&child->jail, slot->record.uid, err) < 0 ||
         make_log(slot, &child->jail, err) < 0 || make_console(slot, child, err) < 0)
         return -1;
+    priv_note_kernel(server, slot, &kernel);
     if (option != NULL && strcmp(option, "--seccomp-filter") == 0 &&
         write_filter(&child->jail, &server->filters[slot->record.shape.seccomp], slot->record.uid,
                      err) < 0)

@@ -1,7 +1,7 @@
 /* QEMU's jail and command line. There is no jailer: the child itself changes root, drops its
  * privileges and loads the filter. The root holds the host's /usr read-only (the program and its
  * libraries), /dev/null and /dev/urandom, and /vm, the one directory that the VM's uid owns. */
-#include "priv/internal.h"
+#include "priv/snapshot_internal.h"
 
 #include "vsock/wire.h"
 
@@ -38,7 +38,8 @@ static int make_root(struct priv_jail *jail, uint32_t uid, struct error *err)
 {
     if (priv_jail_tmpfs(jail, NULL, err) < 0)
         return -1;
-    if (mkdirat(jail->root, "dev", 0755) < 0 || symlinkat("usr/lib", jail->root, "lib") < 0 ||
+    if (mkdirat(jail->root, "dev", 0755) < 0 || mkdirat(jail->root, "proc", 0755) < 0 ||
+        symlinkat("usr/lib", jail->root, "lib") < 0 ||
         symlinkat("usr/lib64", jail->root, "lib64") < 0 || mkdirat(jail->root, "vm", 0700) < 0 ||
         fchownat(jail->root, "vm", uid, uid, AT_SYMLINK_NOFOLLOW) < 0)
         return error_set(err, ERR_LAUNCH, errno, "making the jail's directories");
@@ -103,17 +104,44 @@ static int add_kernel(const struct priv_server *server, const struct priv_record
                : 0;
 }
 
+/* One that is restored finds its kernel in its memory. Either command line says whose it is: adopt.c. */
+static int add_start(const struct priv_server *server, const struct priv_record *record,
+                     const struct image_kernel *kernel, struct priv_child *child)
+{
+    if (kernel != NULL)
+        return add_kernel(server, record, kernel, child);
+    return add_list(child, "-incoming|defer|-name") < 0 ||
+                   priv_child_arg(child, "%s", record->instance) < 0
+               ? -1
+               : 0;
+}
+
+/* By one name in all of them, since a stream names what it is of. */
+static int add_memory(const struct priv_record *record, struct priv_child *child)
+{
+    uint32_t mib = record->shape.memory_mib;
+    if (priv_child_arg(child, "-object") < 0)
+        return -1;
+    if (child->memory < 0)
+        return priv_child_arg(child, "memory-backend-ram,id=ram,size=%uM", mib);
+    return priv_child_arg(child,
+                          "memory-backend-file,id=ram,size=%uM,mem-path=/proc/self/fd/%d,share=%s",
+                          mib, PRIV_MEMORY_FD, child->restore == NULL ? "on" : "off");
+}
+
+/* `kernel` NULL: it will be restored. */
 static int arguments(const struct priv_server *server, const struct priv_record *record,
                      const struct image_kernel *kernel, struct priv_child *child)
 {
     return priv_child_arg(child, "%s", server->qemu) < 0 ||
-                   add_list(child, "-M|microvm,acpi=on|-accel|tcg,tb-size=64|-cpu|max|-nodefaults|"
+                   add_list(child, "-M|microvm,acpi=on,memory-backend=ram|-accel|tcg,tb-size=64|-"
+                                   "cpu|max|-nodefaults|"
                                    "-no-user-config|-display|none|-no-reboot|-S") < 0 ||
                    priv_child_arg(child, "-m") < 0 ||
                    priv_child_arg(child, "%u", record->shape.memory_mib) < 0 ||
                    priv_child_arg(child, "-smp") < 0 ||
                    priv_child_arg(child, "%u", record->shape.vcpus) < 0 ||
-                   add_kernel(server, record, kernel, child) < 0 ||
+                   add_memory(record, child) < 0 || add_start(server, record, kernel, child) < 0 ||
                    add_disks(child, record->shape.disk_mib) < 0 || add_ports(child) < 0 ||
                    add_list(child,
                             "-qmp|unix:/vm/api.sock,server=on,wait=off|"
@@ -152,9 +180,30 @@ int priv_prepare_qemu(struct priv_server *server, struct priv_instance_slot *slo
         record->shape.seccomp == PRIV_SECCOMP_PERMISSIVE)
         child->filter = &server->qemu_filters[record->shape.seccomp];
     if (make_root(&child->jail, record->uid, err) < 0 || make_console(slot, child, err) < 0 ||
-        priv_jail_images(server, slot, image, &child->jail, &kernel, err) < 0)
+        priv_jail_images(server, slot, image, child, &kernel, err) < 0 ||
+        (child->restore != NULL && priv_restore_bind(&child->jail, child->restore, err) < 0))
         return -1;
-    if (arguments(server, record, &kernel, child) < 0)
+    priv_note_kernel(server, slot, &kernel);
+    if (arguments(server, record, child->restore != NULL ? NULL : &kernel, child) < 0)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for the VMM's arguments");
+    return 0;
+}
+
+/* Of one with a disk: the others have the same devices but for that. */
+int priv_qemu_machine(const struct priv_server *server, uint8_t ret[static HASH_SIZE],
+                      struct error *err)
+{
+    const struct priv_record record = {.shape.disk_mib = 1};
+    cleanup(priv_child_release) struct priv_child child;
+    cleanup_free char *text = NULL;
+    size_t len = 0;
+    priv_child_init(&child);
+    int result = arguments(server, &record, NULL, &child);
+    FILE *out = open_memstream(&text, &len);
+    for (size_t i = 1; out != NULL && i < child.argc; i++)
+        result |= fputs(child.argv[i], out) < 0 || fputc('\n', out) < 0 ? -1 : 0;
+    if (out == NULL || fclose(out) != 0 || result < 0)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for the VMM's arguments");
+    hash_sha256(text, len, ret);
     return 0;
 }

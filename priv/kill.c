@@ -2,7 +2,7 @@
  * may be repeated, and takes "gone" for success. The order is what keeps guards longer than what
  * they guard: processes, their cgroup, the record, and when the instance is forgotten the chain,
  * with it the uid. */
-#include "priv/internal.h"
+#include "priv/snapshot_internal.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -66,7 +66,8 @@ int priv_undo(struct priv_server *server, struct priv_instance_slot *slot, const
     if (server->firewall != NULL)
         priv_firewall_unguard(server->firewall, instance);
     unlinkat(server->scratch, instance, 0);
-    if (priv_record_remove(server->records, instance, err) < 0)
+    if (priv_staged_drop(server, slot, err) < 0 ||
+        priv_record_remove(server->records, instance, err) < 0)
         return -1;
     if (slot != NULL)
         priv_slot_close(server, slot);
@@ -82,5 +83,6 @@ int priv_op_kill(struct priv_server *server, struct priv_instance_slot *slot,
         return -1;
     if (slot != NULL)
         priv_slot_forget(server, slot);
+    priv_memory_prune(server, NULL);
     return 0;
 }

@@ -1,6 +1,7 @@
-/* LAUNCH: one clone3 into fresh namespaces and, with cgroups of version 2, into its cgroup; the
- * child waits until the record is written. The only place of the root half that makes a process. */
-#include "priv/internal.h"
+/* LAUNCH: one clone3 into fresh namespaces and, with cgroups of version 2, into its cgroup; with
+ * version 1 the child enters by itself. It then waits until the record is written. The only place of
+ * the root half that makes a process. */
+#include "priv/snapshot_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,6 +92,9 @@ static int start_child(struct priv_server *server, struct priv_instance_slot *sl
             return error_set(err, ERR_LAUNCH, errno, "opening the cgroup of the VM");
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (__u64)cgroup;
+    } else if (priv_cgroup_entries(&server->cgroups, slot->record.instance, child->entries, err) <
+               0) {
+        return -1;
     }
     pid_t pid = clone_child(child, &args);
     if (pid < 0)
@@ -103,14 +107,11 @@ static int start_child(struct priv_server *server, struct priv_instance_slot *sl
     return 0;
 }
 
-/* The child is stopped at its go: give it its cgroup and its record first. */
+/* The child enters its cgroup meanwhile, and then waits for its go: write its record first. */
 static int register_child(struct priv_server *server, struct priv_instance_slot *slot,
                           struct error *err)
 {
     struct priv_record *record = &slot->record;
-    if (server->cgroups.version == 1 &&
-        priv_cgroup_attach(&server->cgroups, record->instance, record->pid, err) < 0)
-        return -1;
     if (priv_proc_start(record->pid, &record->start_time, err) < 0 ||
         priv_proc_namespace(record->pid, "net", &record->netns, err) < 0)
         return -1;
@@ -134,8 +135,8 @@ static int await_exec(int sync, struct error *err)
         return 0;
     if (n != (ssize_t)sizeof(report))
         return error_set(err, ERR_LAUNCH, errno, "waiting for the VMM's process");
-    return error_set(err, ERR_LAUNCH, report.sys, "the VMM's process failed at %s",
-                     priv_child_stage(report.stage));
+    return error_set(err, priv_child_error(report.stage), report.sys,
+                     "the VMM's process failed at %s", priv_child_stage(report.stage));
 }
 
 static int run_child(struct priv_server *server, struct priv_instance_slot *slot,
@@ -144,8 +145,12 @@ static int run_child(struct priv_server *server, struct priv_instance_slot *slot
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(err, ERR_LAUNCH, errno, "making a socket pair");
-    cleanup_close int ours = pair[0];
-    child->sync = pair[1];
+    cleanup_close int ours = pair[0], theirs = pair[1];
+    child->sync = fcntl(theirs, F_DUPFD_CLOEXEC, PRIV_MEMORY_FD + 1); /* out of their way */
+    cleanup_close_func(&theirs);
+    theirs = -1;
+    if (child->sync < 0)
+        return error_set(err, ERR_LAUNCH, errno, "copying a descriptor");
     if (start_child(server, slot, child, err) < 0)
         return -1;
     cleanup_close_func(&child->sync);
@@ -175,40 +180,89 @@ static int answer_launch(struct priv_instance_slot *slot, struct priv_child *chi
     if (slot->log >= 0 && share(answer, slot->log, err) < 0)
         return -1;
     memcpy(answer->reply.u.launch.token, slot->record.token, PRIV_TOKEN_SIZE);
+    if (child->restore != NULL)
+        memcpy(answer->reply.u.launch.snapshot_token, child->restore->meta.token, PRIV_TOKEN_SIZE);
+    answer->reply.u.launch.generation = slot->record.generation;
+    answer->reply.u.launch.apart = child->memory >= 0;
     return 0;
 }
 
 static int name_launch(struct priv_server *server, struct priv_instance_slot *slot,
-                       const uint8_t *image, struct error *err)
+                       const uint8_t *image, const struct priv_restore *restore, struct error *err)
 {
+    struct priv_record *record = &slot->record;
     uint8_t token[PRIV_TOKEN_SIZE];
     if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token))
         return error_set(err, ERR_LAUNCH, errno, "making the VM's token");
     pthread_mutex_lock(&server->lock);
-    memcpy(slot->record.token, token, sizeof(token));
-    memcpy(slot->record.image, image, HASH_SIZE);
+    memcpy(record->token, token, sizeof(token));
+    memcpy(record->image, image, HASH_SIZE);
+    record->apart = record->hypervisor == PRIV_FIRECRACKER || slot->memory >= 0;
+    if (restore != NULL) {
+        memcpy(record->snapshot, restore->meta.snapshot, ID_INSTANCE_SIZE);
+        memcpy(record->memory,
+               restore->meta.files[priv_snapshot_memory(restore->meta.apart)].digest, HASH_SIZE);
+        record->from_apart = restore->meta.apart;
+        record->generation = restore->meta.generation + 1;
+    }
     pthread_mutex_unlock(&server->lock);
     return 0;
 }
 
+/* What a QEMU's memory is, if that is a file. */
+static int find_memory(struct priv_server *server, const struct priv_instance_slot *slot,
+                       struct priv_child *child, struct error *err)
+{
+    if (slot->record.hypervisor != PRIV_QEMU)
+        return 0;
+    if (slot->memory >= 0)
+        child->memory = fcntl(slot->memory, F_DUPFD_CLOEXEC, 3);
+    else if (child->restore != NULL && child->restore->meta.apart)
+        child->memory = priv_memory_of(server, slot, child->restore, err);
+    else
+        return 0;
+    if (child->memory >= 0)
+        return 0;
+    return err->code != ERR_NONE ? -1 : error_set(err, ERR_LAUNCH, errno, "copying a descriptor");
+}
+
 static int launch(struct priv_server *server, struct priv_instance_slot *slot, const uint8_t *image,
-                  struct priv_answer *answer, struct error *err)
+                  const struct priv_restore *restore, struct priv_answer *answer, struct error *err)
 {
     cleanup(priv_child_release) struct priv_child child;
     priv_child_init(&child);
-    if (name_launch(server, slot, image, err) < 0)
+    child.restore = restore;
+    if (name_launch(server, slot, image, restore, err) < 0)
         return -1;
-    if (prepare(server, slot, image, &child, err) < 0 || run_child(server, slot, &child, err) < 0)
+    if (find_memory(server, slot, &child, err) < 0 ||
+        prepare(server, slot, image, &child, err) < 0 || run_child(server, slot, &child, err) < 0)
         return -1;
     unlinkat(server->scratch, slot->record.instance, 0); /* mounted: see jail.c */
     return answer_launch(slot, &child, answer, err);
 }
 
+static int make_template(struct priv_instance_slot *slot, struct error *err)
+{
+    if (slot->record.hypervisor != PRIV_QEMU)
+        return 0;
+    slot->memory = priv_memory_make((uint64_t)slot->record.shape.memory_mib << 20, err);
+    return slot->memory < 0 ? -1 : 0;
+}
+
+/* A snapshot that does not fit costs the instance nothing: another may be tried, or a boot. */
 int priv_op_launch(struct priv_server *server, struct priv_instance_slot *slot,
                    const struct priv_request *request, struct priv_answer *answer,
                    struct error *err)
 {
-    if (launch(server, slot, request->u.launch.image, answer, err) == 0)
+    const uint8_t *image = request->u.launch.image;
+    const char *snapshot = request->u.launch.snapshot;
+    cleanup(priv_restore_release) struct priv_restore restore;
+    priv_restore_init(&restore);
+    if (snapshot[0] != '\0' && priv_restore_open(server, slot, image, snapshot, &restore, err) < 0)
+        return -1;
+    if (request->u.launch.as_template && make_template(slot, err) < 0)
+        return -1;
+    if (launch(server, slot, image, snapshot[0] == '\0' ? NULL : &restore, answer, err) == 0)
         return 0;
     struct error ignored = {0}; /* KILL tries again and tells */
     priv_undo(server, slot, slot->record.instance, NULL, &ignored);

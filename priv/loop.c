@@ -21,7 +21,7 @@ struct loop {
     pthread_cond_t ready, room;
     struct job *head;
     struct job **tail;
-    size_t pending, reserving;
+    size_t pending, reserving, copying;
     char busy[PRIV_WORKERS][ID_INSTANCE_SIZE];
     bool stopping;
 };
@@ -100,16 +100,26 @@ static bool is_busy(const struct loop *loop, const char *instance)
     return false;
 }
 
-/* The oldest job that may run: nobody works on its instance, and not all wait for chains. Lock
- * held. */
+/* May wait for the disk, for as long as that takes. */
+static bool copies(const struct priv_request *request)
+{
+    return request->op == PRIV_STAGE || request->op == PRIV_CAPTURE ||
+           request->op == PRIV_PUBLISH ||
+           (request->op == PRIV_LAUNCH && request->u.launch.snapshot[0] != '\0');
+}
+
+/* The oldest job that may run: nobody works on its instance, and not all wait for chains or the disk.
+ * Lock held. */
 static struct job *take_job(struct loop *loop)
 {
     for (struct job **at = &loop->head; *at != NULL; at = &(*at)->next) {
         struct job *job = *at;
         if (is_busy(loop, job->request.instance) ||
-            (job->request.op == PRIV_RESERVE && loop->reserving >= PRIV_RESERVING_MAX))
+            (job->request.op == PRIV_RESERVE && loop->reserving >= PRIV_RESERVING_MAX) ||
+            (copies(&job->request) && loop->copying >= PRIV_COPYING_MAX))
             continue;
         loop->reserving += job->request.op == PRIV_RESERVE;
+        loop->copying += copies(&job->request);
         *at = job->next;
         if (job->next == NULL)
             loop->tail = at;
@@ -119,12 +129,38 @@ static struct job *take_job(struct loop *loop)
     return NULL;
 }
 
+/* Something of the instance runs, or will before what comes now. Lock held. */
+static bool is_ahead(const struct loop *loop, const char *instance)
+{
+    for (const struct job *job = loop->head; job != NULL; job = job->next)
+        if (strcmp(job->request.instance, instance) == 0)
+            return true;
+    return is_busy(loop, instance);
+}
+
+/* The words are ours alone: what a message says may be a guest's. */
+static void tell_done(const struct loop *loop, const struct priv_request *request, uint32_t code)
+{
+    if (request->trace == 0)
+        return; /* the front's own looks, once a second */
+    priv_tell(loop->server, code == ERR_NONE ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "%s%s%s: %s",
+              priv_operation_name(request->op), request->instance[0] != '\0' ? " " : "",
+              request->instance,
+              code == ERR_NONE ? "done" : error_code_name((enum error_code)code));
+}
+
 static void work(struct loop *loop, const struct job *job)
 {
+    const struct priv_request *request = &job->request;
     struct priv_answer answer;
-    answer_init(&answer, &job->request);
-    priv_dispatch(loop->server, &job->request, &answer);
+    char trace[LOG_REQUEST_SIZE];
+    snprintf(trace, sizeof(trace), "%016llx", (unsigned long long)request->trace);
+    log_set_request(request->trace != 0 ? trace : NULL);
+    answer_init(&answer, request);
+    priv_dispatch(loop->server, request, &answer);
+    tell_done(loop, request, answer.reply.code);
     send_answer(loop, &answer);
+    log_set_request(NULL);
 }
 
 static void *run_worker(void *context)
@@ -147,6 +183,7 @@ static void *run_worker(void *context)
         work(loop, job);
         pthread_mutex_lock(&loop->lock);
         loop->reserving -= job->request.op == PRIV_RESERVE;
+        loop->copying -= copies(&job->request);
         free(job);
         memset(busy, 0, ID_INSTANCE_SIZE);
         pthread_cond_broadcast(&loop->ready); /* a job of that instance may go on */
@@ -167,10 +204,10 @@ static void enqueue(struct loop *loop, const struct priv_request *request)
     pthread_mutex_lock(&loop->lock);
     while (loop->pending >= PRIV_QUEUE_MAX)
         pthread_cond_wait(&loop->room, &loop->lock);
+    bool waits = request->op == PRIV_KILL && is_ahead(loop, request->instance);
     *loop->tail = job;
     loop->tail = &job->next;
     loop->pending++;
-    bool waits = request->op == PRIV_KILL && is_busy(loop, request->instance);
     pthread_cond_signal(&loop->ready);
     pthread_mutex_unlock(&loop->lock);
     if (waits)

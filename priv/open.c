@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -115,53 +114,69 @@ static int take_socket(const struct priv_instance_slot *slot, uint32_t gid, int 
 
 /* 1: it may be there, look again; 0: time is up or the server stops. */
 static int wait_for_news(struct priv_server *server, const struct priv_instance_slot *slot,
-                         int notify, bool node_there, int64_t deadline_ms)
+                         int news, bool node_there, int64_t deadline_ms)
 {
     char events[1024];
     struct pollfd fds[] = {{.fd = slot->pidfd, .events = POLLIN},
                            {.fd = server->stop, .events = POLLIN},
-                           {.fd = notify, .events = POLLIN}};
+                           {.fd = news, .events = POLLIN}};
     int left = clock_left_ms(deadline_ms);
     if (left == 0)
         return 0;
     poll(fds, COUNT_OF(fds), node_there ? LISTENING_POLL_MS : left);
-    (void)!read(notify, events, sizeof(events));
+    (void)!read(news, events, sizeof(events)); /* once: the VMM could go on making files */
     return fds[1].revents == 0;
+}
+
+/* 1: it listens; 0: not yet, but its node may be there. */
+static int look_for(const struct priv_instance_slot *slot, int root, const char *name,
+                    bool *ret_node, struct error *err)
+{
+    struct stat st;
+    struct error unheard = {0};
+    *ret_node = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!*ret_node && errno != ENOENT)
+        return error_set(err, ERR_HYPERVISOR, errno, "looking for the VMM's socket %s", name);
+    int heard = *ret_node ? listens(slot->record.pid, name, &unheard) : 0;
+    if (priv_pidfd_ended(slot->pidfd))
+        return priv_slot_exited(slot, err);
+    if (heard < 0)
+        *err = unheard;
+    return heard;
+}
+
+static int watch_folder(struct priv_server *server, int root, const char *name,
+                        struct priv_news *ret, struct error *err)
+{
+    char folder[16] = ".";
+    const char *slash = strrchr(name, '/');
+    if (slash != NULL)
+        snprintf(folder, sizeof(folder), "%.*s", (int)(slash - name), name);
+    cleanup_close int directory = fs_open_beneath(root, folder, O_PATH | O_DIRECTORY, 0);
+    if (directory < 0)
+        return error_set(err, ERR_HYPERVISOR, errno, "watching the jail for %s", name);
+    return priv_news_begin(server, directory, ret, err);
 }
 
 static int open_socket(struct priv_server *server, const struct priv_instance_slot *slot,
                        const char *name, struct error *err)
 {
-    char path[32], folder[16] = ".";
+    cleanup(priv_news_end) struct priv_news news = {0};
     cleanup_close int root = jail_root(slot, err);
     if (root < 0)
         return -1;
-    const char *slash = strrchr(name, '/');
-    if (slash != NULL)
-        snprintf(folder, sizeof(folder), "%.*s", (int)(slash - name), name);
-    cleanup_close int directory = fs_open_beneath(root, folder, O_PATH | O_DIRECTORY, 0);
-    cleanup_close int notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", directory);
-    if (directory < 0 || notify < 0 || inotify_add_watch(notify, path, IN_CREATE) < 0)
-        return error_set(err, ERR_HYPERVISOR, errno, "watching the jail for %s", name);
     /* One that was adopted listens already, or never will: nobody waits for it at start. */
     int64_t deadline = clock_mono_ms() + (slot->child ? PRIV_OPEN_TIMEOUT_MS : 0);
-    for (;;) {
-        struct stat st;
-        struct error unheard = {0};
-        bool there = fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-        if (!there && errno != ENOENT)
-            return error_set(err, ERR_HYPERVISOR, errno, "looking for the VMM's socket %s", name);
-        int heard = there ? listens(slot->record.pid, name, &unheard) : 0;
-        if (priv_pidfd_ended(slot->pidfd))
-            return priv_slot_exited(slot, err);
-        if (heard < 0) {
-            *err = unheard;
+    for (bool watched = false;; watched = true) {
+        bool node = false;
+        int found = look_for(slot, root, name, &node, err);
+        if (found < 0)
             return -1;
-        }
-        if (heard > 0)
+        if (found > 0)
             return take_socket(slot, server->config.front_gid, root, name, err);
-        if (!wait_for_news(server, slot, notify, there, deadline))
+        if (!watched && watch_folder(server, root, name, &news, err) < 0)
+            return -1;
+        if (watched && !wait_for_news(server, slot, news.fd, node, deadline))
             return error_set(err, ERR_HYPERVISOR, 0,
                              "the VMM has not opened its socket %s in %d ms", name,
                              PRIV_OPEN_TIMEOUT_MS);
@@ -202,6 +217,20 @@ static int reopen_log(const struct priv_instance_slot *slot, struct error *err)
     return fd >= 0 ? fd : error_set(err, ERR_HYPERVISOR, errno, "reopening the VMM's log");
 }
 
+/* Nobody else can open the file; who has this can write it as long as he likes, and CAPTURE and PUBLISH
+ * judge what they find. */
+static int open_staged(const struct priv_instance_slot *slot, struct error *err)
+{
+    char path[32];
+    if (slot->record.hypervisor != PRIV_QEMU)
+        return error_set(err, ERR_PRIV_REFUSED, 0, "Firecracker has places, not descriptors");
+    if (slot->phase != PRIV_PHASE_STAGED)
+        return error_set(err, ERR_PRIV_REFUSED, 0, "no snapshot of this VM is staged");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", slot->staged[0]);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd >= 0 ? fd : error_set(err, ERR_SYSTEM, errno, "opening the staged file");
+}
+
 static int open_what(struct priv_server *server, struct priv_instance_slot *slot, uint32_t what,
                      uint32_t port, struct error *err)
 {
@@ -237,6 +266,8 @@ static int open_what(struct priv_server *server, struct priv_instance_slot *slot
         if (slot->log < 0)
             slot->log = reopen_log(slot, err);
         return slot->log < 0 ? -1 : fcntl(slot->log, F_DUPFD_CLOEXEC, 3);
+    case PRIV_SOCKET_STAGED:
+        return open_staged(slot, err);
     }
     return error_set(err, ERR_PRIV_REFUSED, 0, "no such thing to open");
 }

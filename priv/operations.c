@@ -42,6 +42,7 @@ int priv_op_host(struct priv_server *server, struct priv_instance_slot *slot,
     host->max_memory_mib = limits.max_memory_mib;
     host->max_disk_mib = limits.max_disk_mib;
     host->total_memory_mib = limits.total_memory_mib;
+    host->max_snapshots = limits.max_snapshots;
     memcpy(host->vmm_version, server->vmm_version, sizeof(host->vmm_version));
     own_figures(host);
     pthread_mutex_lock(&server->lock);
@@ -167,6 +168,8 @@ int priv_op_list(struct priv_server *server, struct priv_instance_slot *slot,
         out->hypervisor = record->hypervisor;
         out->shape = record->shape;
         memcpy(out->token, record->token, PRIV_TOKEN_SIZE);
+        memcpy(out->snapshot, record->snapshot, ID_INSTANCE_SIZE);
+        out->generation = record->generation;
     }
     pthread_mutex_unlock(&server->lock);
     return 0;

@@ -27,26 +27,43 @@ int priv_record_write(int dirfd, struct priv_record *record, struct error *err)
     return 0;
 }
 
+/* Of this version, or of the one before snapshots. */
+static bool whole(struct priv_record *record, ssize_t len)
+{
+    static const size_t earlier = offsetof(struct priv_record, snapshot);
+    if (len == (ssize_t)earlier && record->size == earlier) {
+        memset((char *)record + earlier, 0, sizeof(*record) - earlier);
+        record->size = sizeof(*record);
+        return true;
+    }
+    return len == (ssize_t)sizeof(*record) && record->size == sizeof(*record);
+}
+
+static bool sound(const struct priv_record *record, const char *instance)
+{
+    bool text = memchr(record->boot_id, '\0', sizeof(record->boot_id)) != NULL &&
+                memchr(record->snapshot, '\0', sizeof(record->snapshot)) != NULL;
+    return memcmp(record->magic, magic, sizeof(magic)) == 0 &&
+           id_instance_valid(record->instance) && strcmp(record->instance, instance) == 0 &&
+           record->state >= PRIV_RESERVED && record->state <= PRIV_DEAD && record->pid >= 0 &&
+           text && (record->snapshot[0] == '\0' || id_instance_valid(record->snapshot));
+}
+
 int priv_record_read(int dirfd, const char *instance, struct priv_record *ret, struct error *err)
 {
     struct {
         struct priv_record record;
         char extra; /* read too if the file is too long */
     } file;
-    const struct priv_record *record = &file.record;
     cleanup_close int fd = openat(dirfd, instance, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return error_set(err, ERR_SYSTEM, errno, "opening the record of instance %s", instance);
     ssize_t n = read(fd, &file, sizeof(file.record) + 1);
     if (n < 0)
         return error_set(err, ERR_SYSTEM, errno, "reading the record of instance %s", instance);
-    if (n != (ssize_t)sizeof(file.record) || memcmp(record->magic, magic, sizeof(magic)) != 0 ||
-        record->size != sizeof(*record) || !id_instance_valid(record->instance) ||
-        strcmp(record->instance, instance) != 0 || record->state < PRIV_RESERVED ||
-        record->state > PRIV_DEAD || record->pid < 0 ||
-        memchr(record->boot_id, '\0', sizeof(record->boot_id)) == NULL)
+    if (!whole(&file.record, n) || !sound(&file.record, instance))
         return error_set(err, ERR_SYSTEM, 0, "the record of instance %s is damaged", instance);
-    *ret = *record;
+    *ret = file.record;
     return 0;
 }
 

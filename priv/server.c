@@ -1,6 +1,6 @@
 /* The root half's server: opening it (directories, firewall, cgroups, filters, records of an
  * earlier run), letting it go, and removing everything it ever made. */
-#include "priv/internal.h"
+#include "priv/snapshot_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -57,8 +57,12 @@ static int open_directories(struct priv_server *server, struct error *err)
     if (server->state < 0)
         return error_set(err, ERR_CONFIG, errno, "opening the state directory %s",
                          config->state_dir);
-    server->scratch = open_directory(config->state_dir, "scratch", 0700, err);
-    return server->scratch < 0 ? -1 : 0;
+    static const char *const names[] = {"scratch", "staging", "snapshots"};
+    int *const places[] = {&server->scratch, &server->staging, &server->snapshots};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if ((*places[i] = open_directory(config->state_dir, names[i], 0700, err)) < 0)
+            return -1;
+    return 0;
 }
 
 /* A level whose file cannot be written for this version is told when it is asked for; minimal is
@@ -97,7 +101,9 @@ static int open_hypervisor(struct priv_server *server, struct error *err)
             if (priv_seccomp_qemu((enum priv_seccomp)level, &server->qemu_filters[level], err) < 0)
                 return -1;
         return priv_program_version(server->qemu, server->vmm_version, sizeof(server->vmm_version),
-                                    err);
+                                    err) < 0
+                   ? -1
+                   : priv_qemu_machine(server, server->machine, err);
     }
     if (real_path(config->firecracker, server->firecracker, sizeof(server->firecracker),
                   ERR_HYPERVISOR_MISSING, err) < 0 ||
@@ -143,7 +149,7 @@ static struct priv_server *server_new(const struct priv_config *config)
         server->config.firewall_probe_ms = FIREWALL_PROBE_MS;
     if (config->firewall_check_ms == 0)
         server->config.firewall_check_ms = FIREWALL_CHECK_MS;
-    server->state = server->records = server->scratch = -1;
+    server->state = server->records = server->scratch = server->staging = server->snapshots = -1;
     server->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->verified = image_verified_new();
     server->uids = calloc(config->uid_count, 1);
@@ -153,10 +159,14 @@ static struct priv_server *server_new(const struct priv_config *config)
         .max_memory_mib = config->max_memory_mib,
         .max_disk_mib = config->max_disk_mib,
         .total_memory_mib = config->total_memory_mib,
+        .max_snapshots = config->max_snapshots,
+        .image_snapshots = config->image_snapshots,
     };
     pthread_mutex_init(&server->limits_lock, NULL);
     pthread_mutex_init(&server->lock, NULL);
+    pthread_mutex_init(&server->memories_lock, NULL);
     priv_cgroups_init(&server->cgroups);
+    priv_news_init(server);
     if (server->stop < 0 || server->verified == NULL || server->uids == NULL) {
         priv_server_free(server);
         return NULL;
@@ -178,14 +188,17 @@ void priv_tell(const struct priv_server *server, enum log_level level, const cha
 
 static int open_all(struct priv_server *server, struct error *err)
 {
-    if (id_boot_read(server->boot_id, err) < 0 ||
+    if (id_boot_read(server->boot_id, err) < 0 || priv_identity_read(&server->identity, err) < 0 ||
         priv_range_check(server->config.uid_base, server->config.uid_count, err) < 0 ||
         open_directories(server, err) < 0 || open_hypervisor(server, err) < 0 ||
-        open_guards(server, err) < 0 || priv_record_sweep(server->records, err) < 0 ||
+        open_guards(server, err) < 0 || priv_news_open(server, err) < 0 ||
+        priv_record_sweep(server->records, err) < 0 ||
         priv_each_name(server->records, priv_adopt, server, err) < 0 ||
         (server->firewall != NULL && priv_firewall_settle(server->firewall, err) < 0))
         return -1;
-    return priv_each_name(server->scratch, remove_scratch, server, err);
+    return priv_each_name(server->scratch, remove_scratch, server, err) < 0
+               ? -1
+               : priv_snapshots_sweep(server, err);
 }
 
 int priv_server_open(const struct priv_config *config, struct priv_server **ret, struct error *err)
@@ -231,12 +244,17 @@ void priv_server_free(struct priv_server *server)
     }
     priv_cgroups_close(&server->cgroups);
     image_verified_free(server->verified);
+    priv_memories_free(server);
+    priv_news_close(server);
     cleanup_close_func(&server->state);
     cleanup_close_func(&server->records);
     cleanup_close_func(&server->scratch);
+    cleanup_close_func(&server->staging);
+    cleanup_close_func(&server->snapshots);
     cleanup_close_func(&server->stop);
     free(server->uids);
     pthread_mutex_destroy(&server->lock);
+    pthread_mutex_destroy(&server->memories_lock);
     pthread_mutex_destroy(&server->limits_lock);
     free(server);
 }

@@ -9,13 +9,15 @@
 
 /* Of these members of struct priv_config new values may come while the server runs. */
 struct priv_limits {
-    uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib;
+    uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib, max_snapshots;
+    uint32_t image_snapshots; /* may be there besides */
 };
 
 /* From motted's arguments and configuration; strings borrowed for the server's life. */
 struct priv_config {
     const char *run_dir;                     /* /run/motte: records in priv/, mount point jail/ */
-    const char *state_dir;                   /* /var/lib/motte: images/, kernels/, scratch/ */
+    const char *state_dir;                   /* /var/lib/motte: images/, kernels/, scratch/,
+                                              * staging/, snapshots/ */
     const char *cgroup;                      /* name of the cgroup root: "motte" */
     const char *firecracker, *jailer, *qemu; /* absolute paths */
     enum priv_hypervisor hypervisor;         /* 0: none, enough for priv_server_purge() */
@@ -23,7 +25,8 @@ struct priv_config {
     uint32_t without; /* enum priv_guard bits */
     uint32_t uid_base, uid_count;
     uint32_t front_gid; /* may connect to VMM sockets */
-    uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib;
+    uint32_t max_vms, max_vcpus, max_memory_mib, max_disk_mib, total_memory_mib, max_snapshots;
+    uint32_t image_snapshots;        /* may be there besides */
     uint32_t max_io_mib_s, max_iops; /* of a VM, reads and writes each; 0: no limit */
     /* How often the firewall's tables are looked at: their size, each chain. 0: 1 s, 60 s. */
     uint32_t firewall_probe_ms, firewall_check_ms;

@@ -23,8 +23,11 @@ static bool add_headers(struct MHD_Response *answer, const char *request_id,
         {MHD_HTTP_HEADER_LOCATION, response->location},
         {MHD_HTTP_HEADER_LINK, response->link},
         {MHD_HTTP_HEADER_ALLOW, response->allow},
+        {MHD_HTTP_HEADER_CONTENT_RANGE, response->content_range},
+        {"Repr-Digest", response->digest},
         {MHD_HTTP_HEADER_RETRY_AFTER, retry},
         {MHD_HTTP_HEADER_WWW_AUTHENTICATE, response->challenge ? "Bearer realm=\"motte\"" : NULL},
+        {"Idempotent-Replayed", response->replayed ? "true" : NULL},
         {"Preference-Applied", response->async_applied ? "respond-async" : NULL},
         {MHD_HTTP_HEADER_CONNECTION, response->close ? "close" : NULL},
     };
@@ -44,24 +47,30 @@ static struct MHD_Response *from_static(const char *text, size_t len)
     return MHD_create_response_from_buffer(len, pointer.any, MHD_RESPMEM_PERSISTENT);
 }
 
-enum MHD_Result server_answer(struct MHD_Connection *connection, const char *request_id,
-                              struct api_response *response)
+static struct MHD_Response *make(struct server_request *request)
 {
-    struct MHD_Response *answer = NULL;
-    if (response->body != NULL) {
-        answer = MHD_create_response_from_buffer(response->body_len, response->body,
-                                                 MHD_RESPMEM_MUST_FREE);
-        if (answer != NULL)
-            response->body = NULL;
-    } else {
+    struct api_response *response = &request->response;
+    if (request->stream != NULL)
+        return server_stream_answer(TAKE_PTR(request->stream));
+    if (response->body == NULL) {
         const char *text = response->body_static;
-        answer = from_static(text != NULL ? text : "", text != NULL ? response->body_len : 0);
+        return from_static(text != NULL ? text : "", text != NULL ? response->body_len : 0);
     }
+    struct MHD_Response *answer =
+        MHD_create_response_from_buffer(response->body_len, response->body, MHD_RESPMEM_MUST_FREE);
+    if (answer != NULL)
+        response->body = NULL;
+    return answer;
+}
+
+enum MHD_Result server_answer(struct server_request *request)
+{
+    struct MHD_Response *answer = make(request);
     if (answer == NULL)
         return MHD_NO;
     enum MHD_Result result = MHD_NO; /* out of memory: the library closes the connection */
-    if (add_headers(answer, request_id, response))
-        result = MHD_queue_response(connection, response->status, answer);
+    if (add_headers(answer, request->api.request_id, &request->response))
+        result = MHD_queue_response(request->connection, request->response.status, answer);
     MHD_destroy_response(answer);
     return result;
 }

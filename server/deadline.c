@@ -11,6 +11,7 @@ struct server_deadlines {
     pthread_cond_t changed;
     struct server_watch *watches;
     bool stopping;
+    bool resting; /* nothing is armed: the thread waits without an end, until it is told */
     pthread_t thread;
 };
 
@@ -48,7 +49,9 @@ static void *watch_all(void *context)
             const struct timespec until = {.tv_sec = next / 1000, .tv_nsec = next % 1000 * 1000000};
             pthread_cond_timedwait(&deadlines->changed, &deadlines->lock, &until);
         } else {
+            deadlines->resting = true;
             pthread_cond_wait(&deadlines->changed, &deadlines->lock);
+            deadlines->resting = false;
         }
     }
     pthread_mutex_unlock(&deadlines->lock);
@@ -131,8 +134,10 @@ void server_deadlines_arm(struct server_deadlines *deadlines, struct server_watc
     watch->since_ms = now;
     watch->reading = reading;
     watch->deadline_ms = ms > 0 ? now + ms : 0;
-    if (ms > 0)
+    if (ms > 0 && deadlines->resting) { /* else it looks soon by itself; a request arms thrice */
+        deadlines->resting = false;
         pthread_cond_signal(&deadlines->changed);
+    }
     pthread_mutex_unlock(&deadlines->lock);
 }
 

@@ -51,11 +51,12 @@ static int make_refusal(struct server_door *door, struct error *err)
 
 /* Takes the descriptor. What the client has sent by now is read: an unread byte would make the
  * kernel throw our answer away. */
-static void refuse(const struct server_door *door, int fd)
+static void refuse(const struct server_door *door, const struct server_listening *listening, int fd)
 {
     char asked[4096];
     (void)recv(fd, asked, sizeof(asked), MSG_DONTWAIT);
-    (void)send(fd, door->refusal, door->refusal_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (listening->kind != SERVER_TLS) /* where it would take a handshake to be told */
+        (void)send(fd, door->refusal, door->refusal_len, MSG_DONTWAIT | MSG_NOSIGNAL);
     close(fd);
 }
 
@@ -65,14 +66,15 @@ static int make_reserve(void)
 }
 
 /* True when somebody was answered. */
-static bool refuse_without_descriptor(struct server_door *door, int listener)
+static bool refuse_without_descriptor(struct server_door *door,
+                                      const struct server_listening *listening)
 {
     if (door->reserve < 0)
         return false;
     close(door->reserve);
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd = accept4(listening->fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0)
-        refuse(door, fd);
+        refuse(door, listening, fd);
     door->reserve = make_reserve();
     return fd >= 0;
 }
@@ -85,7 +87,7 @@ static void let_in(const struct server_door *door, struct server_listening *list
     const struct server *server = door->server;
     if (atomic_load(&listening->connections) >= server->options.connections &&
         !server_deadlines_evict(server->deadlines, listening)) {
-        refuse(door, fd);
+        refuse(door, listening, fd);
         return;
     }
     atomic_fetch_add(&listening->connections, 1);
@@ -117,7 +119,7 @@ static bool take_turn(struct server_door *door, struct server_listening *listeni
     }
     if (errno == EMFILE || errno == ENFILE) {
         server_deadlines_evict(door->server->deadlines, NULL);
-        return refuse_without_descriptor(door, listening->fd);
+        return refuse_without_descriptor(door, listening);
     }
     *ret_more = errno == EINTR || errno == ECONNABORTED;
     return *ret_more || errno == EAGAIN;

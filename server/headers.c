@@ -61,6 +61,25 @@ static bool is_line(const char *name, const char *value)
     return gap < BLANKS_MAX && strspn(after, " \t") >= gap && line_ended(value);
 }
 
+/* What does not decide how the request is read. */
+static void read_wish(struct server_headers *headers, const char *name, const char *value)
+{
+    if (strcasecmp(name, "Prefer") == 0) {
+        headers->respond_async = headers->respond_async || prefers_async(value);
+    } else if (strcasecmp(name, MHD_HTTP_HEADER_RANGE) == 0) {
+        headers->ranges++;
+        headers->range = value;
+    } else if (strcasecmp(name, MHD_HTTP_HEADER_IF_RANGE) == 0) {
+        headers->if_range = true;
+    } else if (strcasecmp(name, "Last-Event-ID") == 0) {
+        headers->last_event_ids++;
+        headers->last_event_id = value;
+    } else if (strcasecmp(name, "Idempotency-Key") == 0) {
+        headers->keys++;
+        headers->key = value;
+    }
+}
+
 static enum MHD_Result read_one(void *cls, enum MHD_ValueKind kind, const char *name,
                                 const char *value)
 {
@@ -85,12 +104,25 @@ static enum MHD_Result read_one(void *cls, enum MHD_ValueKind kind, const char *
     } else if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_TYPE) == 0) {
         headers->content_types++;
         headers->content_type = value;
+    } else if (strcasecmp(name, "Repr-Digest") == 0 || strcasecmp(name, "Content-Digest") == 0) {
+        headers->digests++;
+        headers->digest = value;
     } else if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_ENCODING) == 0) {
         headers->content_encoded = true;
-    } else if (strcasecmp(name, "Prefer") == 0) {
-        headers->respond_async = headers->respond_async || prefers_async(value);
+    } else {
+        read_wish(headers, name, value);
     }
     return MHD_YES;
+}
+
+static int check_event_id(const struct server_headers *headers, struct error *err)
+{
+    const char *id = headers->last_event_id;
+    if (headers->last_event_ids > 1 || (id != NULL && strlen(id) >= API_EVENT_ID_SIZE))
+        return error_set(err, ERR_BAD_REQUEST, 0,
+                         "Last-Event-ID may stand in a request once, with at most %d bytes",
+                         API_EVENT_ID_SIZE - 1);
+    return 0;
 }
 
 int server_headers_read(struct MHD_Connection *connection, const char *version,
@@ -113,11 +145,11 @@ int server_headers_read(struct MHD_Connection *connection, const char *version,
         return error_set(err, ERR_BAD_REQUEST, 0,
                          "the request has both Content-Length and Transfer-Encoding");
     if (ret->content_lengths > 1 || ret->hosts > 1 || ret->authorizations > 1 ||
-        ret->content_types > 1 || ret->transfer_encodings > 1)
+        ret->content_types > 1 || ret->transfer_encodings > 1 || ret->digests > 1)
         return error_set(err, ERR_BAD_REQUEST, 0,
-                         "Content-Length, Content-Type, Transfer-Encoding, Host and Authorization "
-                         "may stand in a request once");
-    return 0;
+                         "Content-Length, Content-Type, Transfer-Encoding, Host, Authorization and "
+                         "one of Repr-Digest and Content-Digest may stand in a request once");
+    return check_event_id(ret, err);
 }
 
 bool server_headers_json(const struct server_headers *headers)
@@ -125,6 +157,15 @@ bool server_headers_json(const struct server_headers *headers)
     const char *type = headers->content_type;
     return type != NULL && !headers->content_encoded &&
            is_token(type, strcspn(type, " \t;"), "application/json");
+}
+
+bool server_headers_octets(const struct server_headers *headers)
+{
+    const char *type = headers->content_type;
+    size_t len = type != NULL ? strcspn(type, " \t;") : 0;
+    return !headers->content_encoded &&
+           (type == NULL || is_token(type, len, "application/octet-stream") ||
+            is_token(type, len, "application/x-tar"));
 }
 
 bool server_headers_body(const struct server_headers *headers)

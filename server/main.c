@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -17,6 +18,7 @@ struct front {
     int signals, state_dir;
     struct server_confined confined;
     struct server_tokens *tokens;
+    struct server_tls *tls;
     struct server_metrics *metrics;
     struct server_metrics_sources sources;
     struct store *store;
@@ -53,7 +55,12 @@ static int open_files(struct front *front, struct error *err)
         return error_set(err, ERR_CONFIG, errno, "--state-dir: cannot open %s", config->state_dir);
     if (config->token_fd >= 0 && server_tokens_read(config->token_fd, &front->tokens, err) < 0)
         return -1;
-    return store_open(path, &front->store, err);
+    if (config->tls_fd >= 0 && server_tls_read(config->tls_fd, &front->tls, err) < 0)
+        return -1;
+    if (store_open(path, &front->store, err) < 0)
+        return -1;
+    store_quotas_set(front->store, &config->quotas);
+    return 0;
 }
 
 /* What is opened is opened; from here on the front takes words from outside. */
@@ -86,12 +93,17 @@ static int open_vmm(struct front *front, struct error *err)
         .store = front->store,
         .state_dir = front->state_dir,
         .answer_timeout_ms = front->config.answer_timeout_ms,
+        .image_snapshots = front->config.image_snapshots,
         .defaults = {.boot_timeout_ms = front->config.boot_timeout_ms},
+        .pools = front->config.pools,
         .observer = server_metrics_observer(front->metrics),
     };
     snprintf(config.defaults.image, sizeof(config.defaults.image), "%s",
              front->config.default_image);
-    return vmm_open(&config, &front->vmm, err);
+    if (vmm_open(&config, &front->vmm, err) < 0)
+        return -1;
+    vmm_exec_quota_set(front->vmm, front->config.tenant_execs);
+    return 0;
 }
 
 static int recover(struct front *front, struct error *err)
@@ -115,15 +127,25 @@ static int serve(struct front *front, struct error *err)
         .metrics = front->metrics, .store = front->store, .vmm = front->vmm};
     front->api.vmm = front->vmm;
     front->api.store = front->store;
+    front->api.known = api_known_new();
+    if (front->api.known == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for answers");
+    if (api_feed_start(front->store, &front->api.feed, err) < 0 ||
+        api_calls_start(front->store, &front->api.calls, err) < 0)
+        return -1;
+    front->sources.calls = front->api.calls;
     front->api.state_dir = front->state_dir;
     front->api.metrics = server_metrics_text;
     front->api.metrics_context = &front->sources;
+    front->api.stands = server_tokens_stand;
+    front->api.stands_context = front->tokens;
     atomic_store(&front->api.ready, true);
     struct server_options options = {
         .api = &front->api,
         .listeners = front->config.listeners,
         .listener_count = front->config.listener_count,
         .tokens = front->tokens,
+        .tls = front->tls,
         .metrics = front->metrics,
     };
     options.routes = api_routes(&options.route_count);
@@ -134,7 +156,7 @@ static int front_open(struct front *front, int argc, char **argv, struct error *
 {
     if (server_config_parse(argc, argv, &front->config, err) < 0)
         return -1;
-    log_open("motte-front", front->config.log_level);
+    log_open("motte-front", front->config.log_level, front->config.log_format);
     if (open_signals(front, err) < 0 || open_files(front, err) < 0 || confine(front, err) < 0 ||
         open_vmm(front, err) < 0 || recover(front, err) < 0 || serve(front, err) < 0)
         return -1;
@@ -143,11 +165,15 @@ static int front_open(struct front *front, int argc, char **argv, struct error *
 
 static void front_close(struct front *front)
 {
+    api_feed_stop(front->api.feed);
+    api_calls_stop(front->api.calls);
+    api_known_free(front->api.known);
     vmm_free(front->vmm);
     priv_client_free(front->priv);
     store_close(front->store);
     server_metrics_free(front->metrics);
     server_tokens_free(front->tokens);
+    server_tls_free(front->tls);
     if (front->state_dir >= 0)
         close(front->state_dir);
     if (front->signals >= 0)
@@ -166,13 +192,15 @@ static bool front_wait(const struct front *front)
         {.fd = priv_client_lost_fd(front->priv), .events = POLLIN},
         {.fd = PRIV_RELOAD_FD, .events = POLLIN},
     };
+    const struct server_live live = {front->tokens, front->tls, front->store, front->vmm,
+                                     front->server};
     for (;;) {
         int n = poll(events, COUNT_OF(events), -1);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 || events[0].revents != 0 || events[1].revents != 0)
             return events[1].revents == 0;
-        if (!server_reload(PRIV_RELOAD_FD, front->tokens, front->vmm))
+        if (!server_reload(PRIV_RELOAD_FD, &live))
             events[2].fd = -1; /* the root half ends: the other channel tells in a moment */
     }
 }
@@ -192,14 +220,22 @@ static bool front_drain(struct front *front)
     return left == 0;
 }
 
+/* Where each thread allocates for itself, what one VM needs lies scattered over all of them. */
+static void share_memory(void)
+{
+    enum { ARENAS = 2 };
+    mallopt(M_ARENA_MAX, ARENAS);
+}
+
 int main(int argc, char **argv)
 {
     struct front front = {.signals = -1,
                           .state_dir = -1,
                           .confined = {.proc = -1, .boot_id = -1},
-                          .config = {.token_fd = -1}};
+                          .config = {.token_fd = -1, .tls_fd = -1}};
     struct error err = {0};
-    log_open("motte-front", LOG_LEVEL_INFO);
+    share_memory();
+    log_open("motte-front", LOG_LEVEL_INFO, LOG_TEXT);
     if (front_open(&front, argc, argv, &err) < 0) {
         log_error("%s [%s]", err.msg, error_code_name(err.code));
         if (front.server != NULL && server_stop(front.server, 0) > 0)
@@ -213,8 +249,10 @@ int main(int argc, char **argv)
         _exit(EXIT_FAILURE); /* at once: requests in flight cannot end */
     }
     log_info("stopping");
-    if (!front_drain(&front))
+    if (!front_drain(&front)) {
+        api_calls_flush(front.api.calls);
         _exit(EXIT_SUCCESS);
+    }
     front_close(&front);
     return EXIT_SUCCESS;
 }

@@ -19,13 +19,15 @@ const char *const server_metrics_reasons[METRICS_REASONS] = {
     "drained",        "other"};
 
 const char *const server_metrics_lines[METRICS_LINES] = {
-    "seccomp",       "no_new_privs",    "capabilities",     "uid",
-    "namespace_net", "namespace_mnt",   "namespace_pid",    "namespace_ipc",
-    "namespace_uts", "core_dumps",      "file_size",        "open_files",
-    "locked_memory", "image_read_only", "kernel_read_only", "image_digest",
-    "cgroup_member", "cgroup_memory",   "cgroup_swap",      "cgroup_cpu",
-    "cgroup_pids",   "cgroup_io",       "firewall_ipv4",    "firewall_ipv6",
-    "other"};
+    "seccomp",       "no_new_privs",       "capabilities",
+    "uid",           "namespace_net",      "namespace_mnt",
+    "namespace_pid", "namespace_ipc",      "namespace_uts",
+    "core_dumps",    "file_size",          "open_files",
+    "locked_memory", "image_read_only",    "kernel_read_only",
+    "image_digest",  "snapshot_read_only", "snapshot_digest",
+    "cgroup_member", "cgroup_memory",      "cgroup_swap",
+    "cgroup_cpu",    "cgroup_pids",        "cgroup_io",
+    "firewall_ipv4", "firewall_ipv6",      "other"};
 
 static size_t find(const char *const *names, size_t count, const char *name)
 {
@@ -105,6 +107,20 @@ static void on_violation(void *context, int number)
     count(&metrics->violations[named ? number : METRICS_SYSCALLS - 1]);
 }
 
+/* What failed and was made good again: nobody else is told why. */
+static void on_image_snapshot(void *context, enum vmm_image_event event, const struct error *why)
+{
+    static const char *const words[VMM_IMAGE_EVENTS] = {
+        [VMM_IMAGE_REFUSED] = "a snapshot of an image is built anew",
+        [VMM_IMAGE_FAILED] = "a VM did not come up from a snapshot of its image",
+        [VMM_IMAGE_NOT_BUILT] = "no snapshot of an image could be made",
+    };
+    struct server_metrics *metrics = context;
+    count(&metrics->image_snapshots[event]);
+    if (words[event] != NULL && why != NULL)
+        log_warn("%s: %s", words[event], why->msg);
+}
+
 static void on_audit_lost(void *context)
 {
     struct server_metrics *metrics = context;
@@ -117,6 +133,15 @@ static void on_unresponsive(void *context, const char *what)
     count(strcmp(what, "vmm") == 0 ? &metrics->unresponsive_vmms : &metrics->unresponsive_agents);
 }
 
+/* Counted by the pool. */
+static void on_refill(void *context, const struct vmm_pool_target *of, const struct error *failed,
+                      int64_t next_ms)
+{
+    (void)context;
+    log_warn("pool: no VM of image %s could be made, the next try is in %lld s: %s", of->image,
+             (long long)next_ms / 1000, failed->msg);
+}
+
 struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
 {
     return (struct vmm_observer){.context = metrics,
@@ -126,6 +151,8 @@ struct vmm_observer server_metrics_observer(struct server_metrics *metrics)
                                  .ended = on_ended,
                                  .isolation = on_isolation,
                                  .violation = on_violation,
+                                 .refill = on_refill,
+                                 .image_snapshot = on_image_snapshot,
                                  .audit_lost = on_audit_lost,
                                  .unresponsive = on_unresponsive};
 }
@@ -138,6 +165,11 @@ void server_metrics_request(struct server_metrics *metrics, const struct api_rou
     size_t i = route != NULL ? (size_t)(route - metrics->routes) : METRICS_ROUTES - 1;
     count(&metrics->statuses[i][status < METRICS_STATUSES ? status : 0]);
     observe(&metrics->requests[i], us);
+}
+
+void server_metrics_streams(struct server_metrics *metrics, int by)
+{
+    atomic_fetch_add_explicit(&metrics->streams, by, memory_order_relaxed);
 }
 
 struct server_metrics *server_metrics_new(const struct api_route *routes, size_t count_of_routes)

@@ -8,7 +8,7 @@ enum {
     METRICS_BUCKETS = 15,
     METRICS_STEPS = 8,    /* the seven of the saga and "other" */
     METRICS_REASONS = 23, /* the last is "other" */
-    METRICS_LINES = 25,   /* of the isolation report; the last is "other" */
+    METRICS_LINES = 27,   /* of the isolation report; the last is "other" */
     METRICS_DROPS = 32,   /* VMs that are named for their dropped packets */
     METRICS_STATUSES = 600,
     METRICS_SYSCALLS = 512,              /* numbers on x86_64; the last is "other" */
@@ -33,7 +33,9 @@ struct server_metrics {
     struct server_histogram spawn, steps[METRICS_STEPS], exec, requests[METRICS_ROUTES];
     atomic_uint_fast64_t ends[METRICS_REASONS], isolation_failures[METRICS_LINES];
     atomic_uint_fast64_t violations[METRICS_SYSCALLS], audit_lost;
+    atomic_int streams;
     atomic_uint_fast64_t unresponsive_vmms, unresponsive_agents;
+    atomic_uint_fast64_t image_snapshots[VMM_IMAGE_EVENTS];
     atomic_uint_fast64_t statuses[METRICS_ROUTES][METRICS_STATUSES];
 };
 

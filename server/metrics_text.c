@@ -95,6 +95,30 @@ static void put_unresponsive(struct text *text, const struct server_metrics *met
         load(&metrics->unresponsive_agents));
 }
 
+static void put_image_snapshots(struct text *text, const struct server_metrics *metrics)
+{
+    static const struct {
+        enum vmm_image_event event;
+        const char *name, *result;
+    } series[] = {
+        {VMM_IMAGE_RESTORED, "spawns", "restored"}, {VMM_IMAGE_MISSING, "spawns", "missing"},
+        {VMM_IMAGE_REFUSED, "spawns", "refused"},   {VMM_IMAGE_FAILED, "spawns", "failed"},
+        {VMM_IMAGE_BUILT, "builds", "built"},       {VMM_IMAGE_NOT_BUILT, "builds", "failed"},
+        {VMM_IMAGE_PUT_OFF, "builds", "put_off"},
+    };
+    family(text, "motte_image_snapshot_spawns_total", "counter",
+           "Spawns that a snapshot of their image could serve; all but the restored booted, and "
+           "failed ones that nobody waited for ended.");
+    for (size_t i = 0; i < COUNT_OF(series); i++) {
+        if (i > 0 && strcmp(series[i].name, series[i - 1].name) != 0)
+            family(text, "motte_image_snapshot_builds_total", "counter",
+                   "Snapshots of images that were to be built; put_off: no room, or a caller "
+                   "needed it.");
+        PUT(text, "motte_image_snapshot_%s_total{result=\"%s\"} %llu\n", series[i].name,
+            series[i].result, load(&metrics->image_snapshots[series[i].event]));
+    }
+}
+
 static void put_isolation(struct text *text, const struct server_metrics *metrics)
 {
     family(text, "motte_isolation_failures_total", "counter",
@@ -141,8 +165,11 @@ static void put_requests(struct text *text, const struct server_metrics *metrics
     for (size_t i = 0; i < metrics->route_count; i++)
         put_statuses(text, metrics, i, metrics->routes[i].path, metrics->routes[i].method);
     put_statuses(text, metrics, METRICS_ROUTES - 1, "none", "any");
+    family(text, "motte_http_streams", "gauge", "Answers that come as they arise, open now.");
+    PUT(text, "motte_http_streams %d\n",
+        atomic_load_explicit(&metrics->streams, memory_order_relaxed));
     family(text, "motte_http_request_duration_seconds", "histogram",
-           "From request line to the last byte of the answer.");
+           "From request line to the last byte of the answer; of a stream to its first.");
     for (size_t i = 0; i < metrics->route_count; i++) {
         char labels[128];
         snprintf(labels, sizeof(labels), "route=\"%s\",method=\"%s\",", metrics->routes[i].path,
@@ -190,10 +217,28 @@ static int put_vms(struct text *text, struct store *store, struct error *err)
     PUT(text, "motte_cordoned %d\n", cordon.set);
     family(text, "motte_audit_entries", "gauge", "Entries kept of all VMs' audits.");
     PUT(text, "motte_audit_entries %llu\n", (unsigned long long)entries);
-    family(text, "motte_vms", "gauge", "VMs that have not ended, by state.");
+    family(text, "motte_vms", "gauge", "Callers' VMs that have not ended, by state.");
     for (int state = STORE_CREATING; state < STORE_FAILED; state++)
         PUT(text, "motte_vms{state=\"%s\"} %llu\n", store_state_name((enum store_state)state),
             (unsigned long long)totals.by_state[state]);
+    return 0;
+}
+
+static int put_calls(struct text *text, const struct server_metrics_sources *from,
+                     struct error *err)
+{
+    uint64_t entries = 0;
+    if (from->store == NULL || from->calls == NULL)
+        return 0;
+    if (store_calls_size(from->store, &entries, err) < 0)
+        return -1;
+    family(text, "motte_call_audit_entries", "gauge", "Entries kept of the audit of calls.");
+    PUT(text, "motte_call_audit_entries %llu\n", (unsigned long long)entries);
+    family(
+        text, "motte_call_audit_lost_total", "counter",
+        "Entries of the audit of calls that were not written: too many, or the inventory failed.");
+    PUT(text, "motte_call_audit_lost_total %llu\n",
+        (unsigned long long)api_calls_lost(from->calls));
     return 0;
 }
 
@@ -275,6 +320,65 @@ static void put_firewall(struct text *text, struct vmm *vmm)
     put_drops(text, vmm);
 }
 
+/* ---- the warm pool ---- */
+
+static void put_pool_label(struct text *text, const char *name, const struct vmm_pool_target *of,
+                           const char *result)
+{
+    PUT(text, "%s{image=\"%s\",vcpus=\"%u\",memory_mib=\"%u\",disk_mib=\"%u\",seccomp=\"%s\"%s}",
+        name, of->image, of->vcpus, of->memory_mib, of->disk_mib, of->seccomp, result);
+}
+
+static void put_pool_family(struct text *text, const char *name, const char *help,
+                            const struct vmm_pool_state *pools, size_t count, size_t offset)
+{
+    family(text, name, "counter", help);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t value = 0;
+        memcpy(&value, (const char *)&pools[i] + offset, sizeof(value));
+        put_pool_label(text, name, &pools[i].target, "");
+        PUT(text, " %llu\n", (unsigned long long)value);
+    }
+}
+
+static void put_pool_claims(struct text *text, const struct vmm_pool_state *pools, size_t count)
+{
+    static const char name[] = "motte_pool_claims_total";
+    family(text, "motte_pool_claims_total", "counter",
+           "VMs asked for that a pool has, by whether one waited there.");
+    for (size_t i = 0; i < count; i++) {
+        put_pool_label(text, name, &pools[i].target, ",result=\"hit\"");
+        PUT(text, " %llu\n", (unsigned long long)pools[i].hits);
+        put_pool_label(text, name, &pools[i].target, ",result=\"miss\"");
+        PUT(text, " %llu\n", (unsigned long long)pools[i].misses);
+    }
+}
+
+static void put_pools(struct text *text, struct vmm *vmm)
+{
+    struct vmm_pool_state pools[VMM_POOLS_MAX];
+    size_t count = vmm_pool_states(vmm, pools);
+    family(text, "motte_pool_vms", "gauge", "VMs that wait in a pool. They are not in motte_vms.");
+    for (size_t i = 0; i < count; i++) {
+        put_pool_label(text, "motte_pool_vms", &pools[i].target, "");
+        PUT(text, " %u\n", pools[i].waiting);
+    }
+    family(text, "motte_pool_target", "gauge", "How many are to wait there now.");
+    for (size_t i = 0; i < count; i++) {
+        put_pool_label(text, "motte_pool_target", &pools[i].target, "");
+        PUT(text, " %u\n", pools[i].wanted);
+    }
+    put_pool_claims(text, pools, count);
+    put_pool_family(text, "motte_pool_refills_total", "VMs made for a pool.", pools, count,
+                    offsetof(struct vmm_pool_state, refills));
+    put_pool_family(text, "motte_pool_refill_failures_total",
+                    "VMs that could not be made for a pool; the log says why.", pools, count,
+                    offsetof(struct vmm_pool_state, failures));
+    put_pool_family(text, "motte_pool_drained_total",
+                    "VMs of a pool that were ended so that a caller's had room.", pools, count,
+                    offsetof(struct vmm_pool_state, drained));
+}
+
 int server_metrics_text(void *sources, struct buf *ret, struct error *err)
 {
     const struct server_metrics_sources *from = sources;
@@ -282,14 +386,17 @@ int server_metrics_text(void *sources, struct buf *ret, struct error *err)
     put_spawns(&text, from->metrics);
     put_execs(&text, from->metrics);
     put_unresponsive(&text, from->metrics);
+    put_image_snapshots(&text, from->metrics);
     put_isolation(&text, from->metrics);
     put_violations(&text, from->metrics);
     put_requests(&text, from->metrics);
-    if (put_vms(&text, from->store, err) < 0)
+    if (put_vms(&text, from->store, err) < 0 || put_calls(&text, from, err) < 0)
         return -1;
     put_process(&text, from->vmm);
-    if (from->vmm != NULL)
+    if (from->vmm != NULL) {
         put_firewall(&text, from->vmm);
+        put_pools(&text, from->vmm);
+    }
     return text.failed ? error_set(err, ERR_NO_MEMORY, 0, "out of memory while writing metrics")
                        : 0;
 }

@@ -1,7 +1,11 @@
 /* Worker threads, and a bounded queue for when all of them work. Handlers block; these threads are
  * what they may block. A thread is started when it is first needed, and of those that wait the last
  * one to have worked is called first: so there are as many as were ever busy at once, and the memory
- * that each keeps for itself is not spread over two hundred. */
+ * that each keeps for itself is not spread over two hundred.
+ *
+ * Where handlers may take as long as their caller likes, each owner has a share (base.h): of the
+ * workers, and of the places in the queue. One who has his of the workers waits in the queue until one
+ * of them is free for him again, and those of others go past. */
 #include "server/internal.h"
 
 #include <errno.h>
@@ -14,7 +18,9 @@ struct worker {
     pthread_t thread;
     pthread_cond_t called;
     struct server_job *job; /* given to it */
-    struct worker *below;   /* in the stack of those that wait */
+    bool busy;
+    uint64_t owner;       /* whose job it does */
+    struct worker *below; /* in the stack of those that wait */
 };
 
 struct server_pool {
@@ -22,6 +28,7 @@ struct server_pool {
     pthread_cond_t done;
     struct server_job *first, **last; /* waiting: only when every worker works */
     unsigned queued, queue_max, running;
+    bool shared; /* by owners */
     bool closed; /* takes no more */
     bool over;   /* runs no more */
     struct worker *idle;
@@ -29,19 +36,62 @@ struct server_pool {
     struct worker workers[];
 };
 
+/* ---- shares, with the lock held ---- */
+
+/* Whether the owner may have one worker more. */
+static bool may_run(const struct server_pool *pool, uint64_t owner)
+{
+    unsigned own = 0;
+    for (unsigned i = 0; pool->shared && i < pool->started; i++)
+        own += pool->workers[i].busy && pool->workers[i].owner == owner;
+    return !pool->shared || share_admits(own, pool->running, pool->worker_max);
+}
+
+static bool may_wait(const struct server_pool *pool, uint64_t owner)
+{
+    unsigned own = 0;
+    for (const struct server_job *job = pool->first; pool->shared && job != NULL; job = job->next)
+        own += job->owner == owner;
+    return pool->shared ? share_admits(own, pool->queued, pool->queue_max)
+                        : pool->queued < pool->queue_max;
+}
+
+/* Of those that wait the first that may run; NULL: none. */
+static struct server_job *dequeue(struct server_pool *pool)
+{
+    struct server_job **at = &pool->first;
+    while (*at != NULL && !may_run(pool, (*at)->owner))
+        at = &(*at)->next;
+    struct server_job *job = *at;
+    if (job == NULL)
+        return NULL;
+    *at = job->next;
+    if (pool->last == &job->next)
+        pool->last = at;
+    pool->queued--;
+    return job;
+}
+
+/* ---- workers ---- */
+
+static void take(struct worker *worker, struct server_job *job)
+{
+    worker->job = job;
+    worker->busy = true;
+    worker->owner = job->owner;
+    worker->pool->running++;
+}
+
 /* What the worker does next, or NULL when the pool is over. */
 static struct server_job *next_job(struct worker *worker)
 {
     struct server_pool *pool = worker->pool;
     pthread_mutex_lock(&pool->lock);
     pool->running--;
-    struct server_job *job = pool->over ? NULL : pool->first;
+    worker->busy = false;
+    struct server_job *job = pool->over ? NULL : dequeue(pool);
     if (job != NULL) {
-        pool->first = job->next;
-        if (pool->first == NULL)
-            pool->last = &pool->first;
-        pool->queued--;
-        pool->running++;
+        take(worker, job);
     } else {
         if (pool->running == 0)
             pthread_cond_broadcast(&pool->done);
@@ -49,8 +99,8 @@ static struct server_job *next_job(struct worker *worker)
         pool->idle = worker;
         while (worker->job == NULL && !pool->over)
             pthread_cond_wait(&worker->called, &pool->lock);
-        job = TAKE_PTR(worker->job);
     }
+    job = TAKE_PTR(worker->job);
     pthread_mutex_unlock(&pool->lock);
     return job;
 }
@@ -74,7 +124,7 @@ static bool start_worker(struct server_pool *pool, struct server_job *job)
     struct worker *worker = &pool->workers[pool->started];
     pthread_attr_t attributes;
     worker->pool = pool;
-    worker->job = job;
+    take(worker, job);
     pthread_cond_init(&worker->called, NULL);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_SIZE);
@@ -82,6 +132,8 @@ static bool start_worker(struct server_pool *pool, struct server_job *job)
     pthread_attr_destroy(&attributes);
     if (result != 0) {
         pthread_cond_destroy(&worker->called);
+        pool->running--;
+        *worker = (struct worker){0};
         return false;
     }
     pool->started++;
@@ -96,6 +148,7 @@ int server_pool_open(struct server_pool_size size, struct server_pool **ret, str
     pool->last = &pool->first;
     pool->queue_max = size.queue;
     pool->worker_max = size.threads;
+    pool->shared = size.shared;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -106,10 +159,11 @@ int server_pool_open(struct server_pool_size size, struct server_pool **ret, str
     return 0;
 }
 
-static bool enqueue(struct server_pool *pool, struct server_job *job)
+/* One whose owner may have a worker, but there is none to be had while there are fewer than there may
+ * be, would wait for a job that may take an hour. */
+static bool enqueue(struct server_pool *pool, struct server_job *job, bool runs)
 {
-    /* With fewer workers than there may be it would wait for one that may take an hour. */
-    if (pool->started < pool->worker_max || pool->queued == pool->queue_max)
+    if ((runs && pool->started < pool->worker_max) || !may_wait(pool, job->owner))
         return false;
     job->next = NULL;
     *pool->last = job;
@@ -121,19 +175,17 @@ static bool enqueue(struct server_pool *pool, struct server_job *job)
 bool server_pool_submit(struct server_pool *pool, struct server_job *job)
 {
     pthread_mutex_lock(&pool->lock);
-    bool taken = !pool->closed;
-    struct worker *worker = pool->idle;
-    if (taken && worker != NULL) {
+    bool taken = !pool->closed, runs = taken && may_run(pool, job->owner);
+    struct worker *worker = runs ? pool->idle : NULL;
+    if (worker != NULL) {
         pool->idle = worker->below;
-        worker->job = job;
-        pool->running++;
-        pthread_cond_signal(&worker->called);
-    } else if (taken && start_worker(pool, job)) {
-        pool->running++;
-    } else {
-        taken = taken && enqueue(pool, job);
+        take(worker, job);
+    } else if (!runs || !start_worker(pool, job)) {
+        taken = taken && enqueue(pool, job, runs);
     }
     pthread_mutex_unlock(&pool->lock);
+    if (worker != NULL) /* it wakes up and finds the lock free */
+        pthread_cond_signal(&worker->called);
     return taken;
 }
 
@@ -153,14 +205,18 @@ unsigned server_pool_stop(struct server_pool *pool, int64_t deadline_ms)
     for (unsigned i = 0; i < pool->started; i++)
         pthread_cond_signal(&pool->workers[i].called);
     pthread_mutex_unlock(&pool->lock);
-    if (running > 0)
-        return running;
-    for (unsigned i = 0; i < pool->started; i++) {
+    for (unsigned i = 0; running == 0 && i < pool->started; i++)
         pthread_join(pool->workers[i].thread, NULL);
+    return running;
+}
+
+void server_pool_free(struct server_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    for (unsigned i = 0; i < pool->started; i++)
         pthread_cond_destroy(&pool->workers[i].called);
-    }
     pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
-    return 0;
 }

@@ -13,13 +13,15 @@ enum {
     IDLE_MS = 15000, /* more than clients keep a connection for the next request */
     BODY_MS = 15000,
     SEND_MS = 60000,
-    FLUSH_MS = 1000, /* for the last answers when stopping */
+    KEEPALIVE_MS = 15000, /* half of what the library calls inactive */
+    FLUSH_MS = 1000,      /* for the last answers when stopping */
 };
 
+/* Half of a shared one is what one owner has of it. */
 static const struct server_pool_size pool_sizes[API_POOL_COUNT] = {
-    [API_POOL_FAST] = {4, 256},
-    [API_POOL_LIFE] = {64, 128},
-    [API_POOL_EXEC] = {128, 128},
+    [API_POOL_FAST] = {4, 256, false},          [API_POOL_LIFE] = {64, 128, false},
+    [API_POOL_EXEC] = {256, 256, true},         [API_POOL_FILES] = {64, 64, true},
+    [API_POOL_WAIT] = {API_WAITS_MAX, 0, true},
 };
 
 /* ---- listeners ---- */
@@ -54,6 +56,8 @@ static void connection_changed(void *cls, struct MHD_Connection *connection, voi
         return;
     }
     atomic_fetch_add(&listening->started, 1);
+    if (listening->kind == SERVER_TLS)
+        server_tls_begin(server->options.tls, connection);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info == NULL)
@@ -66,16 +70,24 @@ static void connection_changed(void *cls, struct MHD_Connection *connection, voi
 
 static int serve_on(struct server_listening *listening, struct error *err)
 {
+    static const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    /* The casts are the library's: its options are pointers and numbers, whichever they point to. */
+    const struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(uintptr_t)server_tls_none},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)SERVER_TLS_PRIORITIES},
+        {MHD_OPTION_END, 0, NULL}};
+    bool encrypted = listening->kind == SERVER_TLS;
     listening->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
-            MHD_USE_NO_LISTEN_SOCKET,
+            MHD_USE_NO_LISTEN_SOCKET | (encrypted ? MHD_USE_TLS : 0U),
         0, NULL, NULL, server_request_handle, listening, MHD_OPTION_EXTERNAL_LOGGER, log_library,
         NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_NEVER,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_S, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_URI_LOG_CALLBACK, server_request_begin, listening, MHD_OPTION_UNESCAPE_CALLBACK,
         leave_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED, server_request_end, listening,
-        MHD_OPTION_NOTIFY_CONNECTION, connection_changed, listening, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_CONNECTION, connection_changed, listening, MHD_OPTION_ARRAY,
+        encrypted ? tls : none, MHD_OPTION_END);
     if (listening->daemon == NULL)
         return error_set(err, ERR_SYSTEM, 0, "cannot serve on descriptor %d", listening->fd);
     return 0;
@@ -98,6 +110,10 @@ static void set_defaults(struct server_options *options)
         options->body_ms = BODY_MS;
     if (options->send_ms == 0)
         options->send_ms = SEND_MS;
+    if (options->streams == 0)
+        options->streams = API_STREAMS_MAX; /* half of a listener's connections */
+    if (options->keepalive_ms == 0)
+        options->keepalive_ms = KEEPALIVE_MS;
 }
 
 static struct server *server_new(const struct server_options *options)
@@ -121,7 +137,8 @@ static struct server *server_new(const struct server_options *options)
 
 static int start_parts(struct server *server, struct error *err)
 {
-    if (server_deadlines_start(&server->deadlines, err) < 0)
+    if (server_deadlines_start(&server->deadlines, err) < 0 ||
+        server_streams_start(server, &server->streams, err) < 0)
         return -1;
     for (size_t i = API_POOL_NONE + 1; i < API_POOL_COUNT; i++)
         if (server_pool_open(server->options.pools[i], &server->pools[i], err) < 0)
@@ -147,6 +164,11 @@ int server_start(const struct server_options *options, struct server **ret, stru
     return 0;
 }
 
+void server_revoke(struct server *server)
+{
+    server_streams_revoke(server->streams);
+}
+
 /* ---- stop ---- */
 
 /* From here on nobody new is accepted; connections that stand are still served. */
@@ -156,6 +178,7 @@ static void quiesce(struct server *server)
     server->stopping = true;
     pthread_mutex_unlock(&server->lock);
     server_door_close(server->door);
+    server_streams_quiesce(server->streams);
 }
 
 /* One at a time: resuming is done without the lock, and changes the list. */
@@ -196,6 +219,7 @@ unsigned server_stop(struct server *server, int drain_ms)
     int64_t deadline = clock_mono_ms() + drain_ms;
     for (size_t i = 0; i < API_POOL_COUNT; i++)
         running += server_pool_stop(server->pools[i], deadline);
+    server_streams_finish(server->streams, deadline);
     if (running > 0)
         abandon_all(server);
     flush(server);
@@ -204,9 +228,12 @@ unsigned server_stop(struct server *server, int drain_ms)
             MHD_stop_daemon(server->listening[i].daemon);
         close(server->listening[i].fd);
     }
+    server_streams_free(server->streams); /* the library has closed them all */
     server_deadlines_stop(server->deadlines);
     if (running > 0)
         return running;
+    for (size_t i = 0; i < API_POOL_COUNT; i++)
+        server_pool_free(server->pools[i]); /* the listeners' threads, who submit, have ended */
     pthread_cond_destroy(&server->idle);
     pthread_mutex_destroy(&server->lock);
     free(server);

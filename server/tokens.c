@@ -1,103 +1,68 @@
 /* Bearer tokens. Only their digests are kept, and all of them are compared each time. */
 #include "server/internal.h"
 
-enum { TOKENS_MAX = 256, TOKEN_MIN = 20, TOKEN_MAX = 256, DISTINCT_MIN = 8, FILE_MAX = 65536 };
+enum { SECRET_MAX = 256 };
 
-struct token {
-    char name[ID_NAME_MAX + 1];
-    uint8_t digest[HASH_SIZE];
+/* What is left of a token's requests. */
+struct bucket {
+    double left;
+    int64_t since_us; /* 0: full */
 };
 
 struct server_tokens {
-    pthread_rwlock_t lock; /* the rest: a reload replaces it */
-    size_t count;
-    struct token tokens[TOKENS_MAX];
+    pthread_rwlock_t lock; /* the list: a reload replaces it */
+    struct token_list list;
+    pthread_mutex_t spending;
+    struct bucket buckets[TOKENS_MAX]; /* of those in the list; under both locks */
 };
-
-static bool digests_equal(const uint8_t *a, const uint8_t *b)
-{
-    unsigned differ = 0;
-    for (size_t i = 0; i < HASH_SIZE; i++)
-        differ |= (unsigned)(a[i] ^ b[i]);
-    return differ == 0;
-}
-
-/* "changeme" and "xxxxxxxxxxxxxxxxxxxx" are not secrets. */
-static int check_strength(const char *name, const char *token, struct error *err)
-{
-    bool seen[256] = {false};
-    unsigned distinct = 0;
-    size_t len = strlen(token);
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)token[i];
-        if (c <= ' ' || c >= 0x7f)
-            return error_set(err, ERR_CONFIG, 0, "the token of `%s` may have printable ASCII only",
-                             name);
-        distinct += !seen[c];
-        seen[c] = true;
-    }
-    if (len < TOKEN_MIN || len > TOKEN_MAX || distinct < DISTINCT_MIN)
-        return error_set(err, ERR_CONFIG, 0,
-                         "the token of `%s` is too weak or too long: make one with `motted token`",
-                         name);
-    return 0;
-}
-
-static int add(void *context, const char *name, const char *value, struct error *err)
-{
-    struct server_tokens *tokens = context;
-    if (!id_name_valid(name) || strcmp(name, "root") == 0)
-        return error_set(err, ERR_CONFIG, 0,
-                         "tokens: `%s` cannot be a name; use a-z 0-9 . _ - and not root", name);
-    if (tokens->count == TOKENS_MAX)
-        return error_set(err, ERR_CONFIG, 0, "tokens: at most %d", TOKENS_MAX);
-    if (check_strength(name, value, err) < 0)
-        return -1;
-    struct token *token = &tokens->tokens[tokens->count];
-    snprintf(token->name, sizeof(token->name), "%s", name);
-    hash_sha256(value, strlen(value), token->digest);
-    for (size_t i = 0; i < tokens->count; i++)
-        if (digests_equal(tokens->tokens[i].digest, token->digest))
-            return error_set(err, ERR_CONFIG, 0, "tokens: `%s` and `%s` have the same one",
-                             tokens->tokens[i].name, name);
-    tokens->count++;
-    return 0;
-}
 
 int server_tokens_read(int fd, struct server_tokens **ret, struct error *err)
 {
-    char text[FILE_MAX];
-    ssize_t len = pread(fd, text, sizeof(text) - 1, 0);
+    cleanup_free char *text = malloc(TOKENS_FILE_MAX);
+    cleanup_free struct server_tokens *tokens = calloc(1, sizeof(*tokens));
+    if (text == NULL || tokens == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading tokens");
+    ssize_t len = pread(fd, text, TOKENS_FILE_MAX - 1, 0);
     if (len < 0)
         return error_set(err, ERR_CONFIG, 0, "the tokens cannot be read");
-    if (len == sizeof(text) - 1)
-        return error_set(err, ERR_CONFIG, 0, "the tokens take more than %d bytes", FILE_MAX - 2);
+    if (len == TOKENS_FILE_MAX - 1)
+        return error_set(err, ERR_CONFIG, 0, "the tokens take more than %d bytes",
+                         TOKENS_FILE_MAX - 2);
     text[len] = '\0';
-    cleanup_free struct server_tokens *tokens = calloc(1, sizeof(*tokens));
-    int result = tokens != NULL ? kv_parse(text, "tokens", add, tokens, err) : -1;
-    explicit_bzero(text, sizeof(text));
-    if (tokens == NULL)
-        return error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading tokens");
-    if (result < 0)
+    if (token_list_parse(text, &tokens->list, err) < 0)
         return -1;
-    if (tokens->count == 0)
-        return error_set(err, ERR_CONFIG, 0, "the tokens file is empty: run `motted token`");
     pthread_rwlock_init(&tokens->lock, NULL);
+    pthread_mutex_init(&tokens->spending, NULL);
     *ret = TAKE_PTR(tokens);
     return 0;
 }
 
-int server_tokens_replace(struct server_tokens *tokens, int fd, struct error *err)
+static size_t place_of(const struct token_list *list, const char *name)
 {
-    struct server_tokens *fresh = NULL;
-    if (server_tokens_read(fd, &fresh, err) < 0)
-        return -1;
+    size_t i = 0;
+    while (i < list->count && strcmp(list->tokens[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+/* A reload is no way to more requests. */
+static void keep_buckets(const struct server_tokens *tokens, struct server_tokens *fresh)
+{
+    for (size_t i = 0; i < fresh->list.count; i++) {
+        size_t old = place_of(&tokens->list, fresh->list.tokens[i].name);
+        if (old < tokens->list.count)
+            fresh->buckets[i] = tokens->buckets[old];
+    }
+}
+
+void server_tokens_take(struct server_tokens *tokens, struct server_tokens *fresh)
+{
     pthread_rwlock_wrlock(&tokens->lock);
-    tokens->count = fresh->count;
-    memcpy(tokens->tokens, fresh->tokens, sizeof(tokens->tokens));
+    keep_buckets(tokens, fresh);
+    tokens->list = fresh->list;
+    memcpy(tokens->buckets, fresh->buckets, sizeof(tokens->buckets));
     pthread_rwlock_unlock(&tokens->lock);
     server_tokens_free(fresh);
-    return 0;
 }
 
 void server_tokens_free(struct server_tokens *tokens)
@@ -105,21 +70,45 @@ void server_tokens_free(struct server_tokens *tokens)
     if (tokens == NULL)
         return;
     pthread_rwlock_destroy(&tokens->lock);
+    pthread_mutex_destroy(&tokens->spending);
     free(tokens);
 }
 
 /* Compares with every one, whichever it is. */
-static bool find(const struct server_tokens *tokens, const uint8_t *digest, struct caller *ret)
+static bool find(const struct token_list *list, const uint8_t *digest, struct caller *ret)
 {
     const struct token *found = NULL;
-    for (size_t i = 0; i < tokens->count; i++)
-        if (digests_equal(tokens->tokens[i].digest, digest))
-            found = &tokens->tokens[i];
+    for (size_t i = 0; i < list->count; i++)
+        if (token_matches(&list->tokens[i], digest))
+            found = &list->tokens[i];
     if (found == NULL)
         return false;
-    *ret = (struct caller){.admin = strcmp(found->name, "admin") == 0};
-    snprintf(ret->name, sizeof(ret->name), "%s", found->name);
+    *ret =
+        (struct caller){.admin = found->role == TOKEN_ADMIN, .reader = found->role == TOKEN_READ};
+    snprintf(ret->name, sizeof(ret->name), "%s", found->tenant);
+    snprintf(ret->token, sizeof(ret->token), "%s", found->name);
+    memcpy(ret->secret, found->digest, sizeof(ret->secret));
     return true;
+}
+
+/* Of the same secret, tenant and role: else what it began is no longer what it may. */
+static bool is_same(const struct token *token, const struct caller *caller)
+{
+    return token_matches(token, caller->secret) && strcmp(token->tenant, caller->name) == 0 &&
+           (token->role == TOKEN_ADMIN) == caller->admin &&
+           (token->role == TOKEN_READ) == caller->reader;
+}
+
+bool server_tokens_stand(void *context, const struct caller *caller)
+{
+    struct server_tokens *tokens = context;
+    if (caller->token[0] == '\0' || tokens == NULL)
+        return true;
+    pthread_rwlock_rdlock(&tokens->lock);
+    size_t i = place_of(&tokens->list, caller->token);
+    bool stands = i < tokens->list.count && is_same(&tokens->list.tokens[i], caller);
+    pthread_rwlock_unlock(&tokens->lock);
+    return stands;
 }
 
 bool server_tokens_find(struct server_tokens *tokens, const char *header, struct caller *ret)
@@ -127,13 +116,41 @@ bool server_tokens_find(struct server_tokens *tokens, const char *header, struct
     static const char scheme[] = "Bearer ";
     if (tokens == NULL || header == NULL || strncasecmp(header, scheme, strlen(scheme)) != 0)
         return false;
-    const char *token = header + strlen(scheme);
-    token += strspn(token, " ");
-    size_t len = strlen(token);
+    const char *secret = header + strlen(scheme);
+    secret += strspn(secret, " ");
+    size_t len = strlen(secret);
     uint8_t digest[HASH_SIZE];
-    hash_sha256(token, len <= TOKEN_MAX ? len : 0, digest);
+    if (len == 0 || len > SECRET_MAX)
+        return false;
+    hash_sha256(secret, len, digest);
     pthread_rwlock_rdlock(&tokens->lock);
-    bool found = find(tokens, digest, ret);
+    bool found = find(&tokens->list, digest, ret);
     pthread_rwlock_unlock(&tokens->lock);
     return found;
+}
+
+static bool spend(struct bucket *bucket, uint32_t rate, int64_t now_us)
+{
+    const double most = 2.0 * rate;
+    double came = bucket->since_us == 0 ? most : (double)(now_us - bucket->since_us) / 1e6 * rate;
+    bucket->left = bucket->left + came < most ? bucket->left + came : most;
+    bucket->since_us = now_us;
+    if (bucket->left < 1)
+        return false;
+    bucket->left -= 1;
+    return true;
+}
+
+bool server_tokens_spend(struct server_tokens *tokens, const char *name)
+{
+    bool good = true;
+    pthread_rwlock_rdlock(&tokens->lock);
+    size_t i = place_of(&tokens->list, name);
+    if (i < tokens->list.count && tokens->list.tokens[i].rate > 0) {
+        pthread_mutex_lock(&tokens->spending);
+        good = spend(&tokens->buckets[i], tokens->list.tokens[i].rate, clock_mono_us());
+        pthread_mutex_unlock(&tokens->spending);
+    }
+    pthread_rwlock_unlock(&tokens->lock);
+    return good;
 }

@@ -1,4 +1,4 @@
-/* How old certificates are, on a clock that nobody sets: the time that this host was up. */
+/* How old certificates and keys are, on a clock that nobody sets: the time that this host was up. */
 #include "store/internal.h"
 
 struct age {
@@ -20,18 +20,26 @@ static int tick(sqlite3 *db, const struct age *age, struct error *err)
     return store_step(statement, err) < 0 ? -1 : 0;
 }
 
+static int forget(sqlite3 *db, const char *sql, int64_t keep_ms, struct error *err)
+{
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db, sql, &statement, err) < 0 ||
+        store_bind_number(statement, 1, keep_ms, err) < 0)
+        return -1;
+    return store_step(statement, err) < 0 ? -1 : 0;
+}
+
 static int prune(sqlite3 *db, void *context, struct error *err)
 {
     const struct age *age = context;
-    cleanup_statement sqlite3_stmt *statement = NULL;
     if (tick(db, age, err) < 0 ||
-        store_prepare(db,
-                      "DELETE FROM certificates"
-                      " WHERE ended_up_ms < (SELECT up_ms FROM clock) - ?1",
-                      &statement, err) < 0 ||
-        store_bind_number(statement, 1, age->keep_ms, err) < 0)
+        forget(db, "DELETE FROM certificates WHERE ended_up_ms < (SELECT up_ms FROM clock) - ?1",
+               age->keep_ms, err) < 0)
         return -1;
-    return store_step(statement, err) < 0 ? -1 : 0;
+    return forget(db,
+                  "DELETE FROM keys WHERE status <> 0"
+                  " AND made_up_ms < (SELECT up_ms FROM clock) - ?1",
+                  STORE_KEYS_KEEP_S * INT64_C(1000), err);
 }
 
 int store_age(struct store *store, const char *boot, int64_t boot_ms, int64_t keep_ms,

@@ -20,9 +20,9 @@ static int find_instance(sqlite3 *db, const struct store_audit_filter *filter,
     if (store_prepare(db,
                       "SELECT instance FROM ("
                       " SELECT instance, 1 AS lives, seq FROM vms"
-                      "  WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)"
+                      "  WHERE id = ?1 AND (?2 IS NULL OR owner = ?2) AND purpose = 0"
                       " UNION ALL SELECT instance, 0, number FROM certificates"
-                      "  WHERE id = ?1 AND (?2 IS NULL OR owner = ?2))"
+                      "  WHERE id = ?1 AND (?2 IS NULL OR owner = ?2) AND purpose = 0)"
                       " ORDER BY lives DESC, seq DESC LIMIT 1",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, filter->id, err) < 0 ||
@@ -48,7 +48,7 @@ static int read_text(sqlite3_stmt *statement, int column, char *out, size_t size
     return 0;
 }
 
-static int read_entry(sqlite3_stmt *statement, struct store_audit *ret, struct error *err)
+int store_audit_read(sqlite3_stmt *statement, struct store_audit *ret, struct error *err)
 {
     ret->seq = sqlite3_column_int64(statement, 0);
     ret->wall_ms = sqlite3_column_int64(statement, 1);
@@ -77,7 +77,7 @@ static int read_page(sqlite3 *db, const struct store_audit_filter *filter, struc
         return -1;
     int row = 0;
     while ((row = store_step(statement, err)) == 1 && page->count < filter->limit)
-        if (read_entry(statement, &page->entries[page->count++], err) < 0)
+        if (store_audit_read(statement, &page->entries[page->count++], err) < 0)
             return -1;
     page->more = row == 1;
     return row < 0 ? -1 : 0;

@@ -12,15 +12,6 @@ enum { WAIT_MS = 20, ATTEMPTS = 500 };
 
 static const char database[] = "motte.db";
 
-/* Nobody but us may wait for the checkpoint of a file that others use, or that we refuse. */
-static int connect_only(const char *path, sqlite3 **ret, struct error *err)
-{
-    if (store_connect(path, ret, err) < 0)
-        return -1;
-    sqlite3_db_config(*ret, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    return 0;
-}
-
 static int copy_pages(sqlite3 *from, sqlite3 *to, struct error *err)
 {
     sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
@@ -51,7 +42,7 @@ static int settle(sqlite3 *db, struct error *err)
 static int copy(sqlite3 *from, const char *path, struct error *err)
 {
     cleanup_sqlite sqlite3 *to = NULL;
-    if (connect_only(path, &to, err) < 0 || copy_pages(from, to, err) < 0)
+    if (store_connect(path, &to, err) < 0 || copy_pages(from, to, err) < 0)
         return -1;
     return settle(to, err);
 }
@@ -110,7 +101,7 @@ int store_backup(const char *dir, const char *name, struct error *err)
     char from[PATH_MAX], to[PATH_MAX];
     cleanup_sqlite sqlite3 *db = NULL;
     if (place(dir, database, from, err) < 0 || place(dir, name, to, err) < 0 ||
-        connect_only(from, &db, err) < 0 || store_exec(db, "PRAGMA query_only = ON", err) < 0)
+        store_connect(from, &db, err) < 0 || store_exec(db, "PRAGMA query_only = ON", err) < 0)
         return -1;
     remove_copy(to);
     return store_copy(db, to, err);
@@ -118,13 +109,16 @@ int store_backup(const char *dir, const char *name, struct error *err)
 
 /* ---- restore ---- */
 
-/* What its log holds goes into the file, if the file can still take it. */
-static void merge_log(const char *path)
+/* What its log holds goes into the file, if the file can still take it. Returns the number of its
+ * last event, 0 if it has none. */
+static int64_t merge_log(const char *path)
 {
     struct error ignored = {0};
     cleanup_sqlite sqlite3 *db = NULL;
-    if (store_connect(path, &db, &ignored) == 0)
-        (void)store_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", &ignored);
+    if (store_connect(path, &db, &ignored) < 0)
+        return 0;
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    return store_events_last(db);
 }
 
 static int move_log(const char *path, const char *aside, struct error *err)
@@ -158,7 +152,14 @@ static int exchange(const char *path, const char *aside, const char *fresh, stru
 static int check_copy(const char *path, struct error *err)
 {
     cleanup_sqlite sqlite3 *db = NULL;
-    return connect_only(path, &db, err) < 0 ? -1 : settle(db, err);
+    return store_connect(path, &db, err) < 0 ? -1 : settle(db, err);
+}
+
+/* Readers were told numbers of events that the copy does not have: none of them comes again. */
+static int renew_events(const char *path, int64_t last, struct error *err)
+{
+    cleanup_sqlite sqlite3 *db = NULL;
+    return store_connect(path, &db, err) < 0 ? -1 : store_events_renew(db, last, err);
 }
 
 static int sync_directory(const char *dir, struct error *err)
@@ -178,8 +179,7 @@ int store_restore(const char *dir, const char *name, char aside[static STORE_ASI
     if (place(dir, database, path, err) < 0 || place(dir, name, fresh, err) < 0 ||
         place(dir, aside, old, err) < 0 || check_copy(fresh, err) < 0)
         return -1;
-    merge_log(path);
-    if (exchange(path, old, fresh, err) < 0)
+    if (renew_events(fresh, merge_log(path), err) < 0 || exchange(path, old, fresh, err) < 0)
         return -1;
     if (access(old, F_OK) < 0)
         aside[0] = '\0';

@@ -24,7 +24,7 @@ static int find(sqlite3 *db, const char *owner, const char *id, struct store_cer
     if (store_prepare(db,
                       "SELECT instance, state, reason, message, created_wall_ms, ended_wall_ms,"
                       " console FROM certificates WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)"
-                      " ORDER BY number DESC LIMIT 1",
+                      " AND purpose = 0 ORDER BY number DESC LIMIT 1",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, id, err) < 0 || store_bind_text(statement, 2, owner, err) < 0)
         return -1;

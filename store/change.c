@@ -31,30 +31,59 @@ static void end_writing(struct store *store)
     pthread_mutex_unlock(&store->writing);
 }
 
-static int transact(sqlite3 *db, store_change_body *body, void *context, struct error *err)
+/* From when somebody could first read what is new, to when nobody can read what was, the moment is
+ * odd. A commit that failed may have been seen, for all we know. */
+static int commit(struct store *store, struct error *err)
 {
-    if (store_begin(db, err) < 0)
+    atomic_fetch_add(&store->moment, 1);
+    int result = store_commit(store->writer, err);
+    if (result < 0)
+        store_rollback(store->writer);
+    atomic_fetch_add(&store->moment, 1);
+    return result;
+}
+
+static int transact(struct store *store, store_change_body *body, void *context, struct error *err)
+{
+    store->told = false;
+    if (store_begin(store->writer, err) < 0)
         return -1;
-    if (body(db, context, err) == 0 && store_commit(db, err) == 0)
-        return 0;
-    store_rollback(db);
+    if (body(store->writer, context, err) == 0)
+        return commit(store, err);
+    store_rollback(store->writer);
     return -1;
+}
+
+uint64_t store_moment(struct store *store)
+{
+    uint64_t moment = atomic_load(&store->moment);
+    return moment % 2 == 0 ? moment + 2 : 0;
 }
 
 int store_change(struct store *store, enum store_room room, store_change_body *body, void *context,
                  struct error *err)
 {
+    bool lasting = room == STORE_ROOM_LASTING || room == STORE_ROOM_BOOT;
+    bool ends = room == STORE_ROOM_END || room == STORE_ROOM_BOOT;
     if (begin_writing(store, err) < 0)
         return -1;
     int result = room == STORE_ROOM_NEW ? store_ballast_take(store, err) : 0;
+    if (result == 0 && lasting)
+        result = store_exec(store->writer, "PRAGMA synchronous = FULL", err);
     if (result == 0)
-        result = transact(store->writer, body, context, err);
-    if (result < 0 && err->code == ERR_STORE_FULL && room == STORE_ROOM_END &&
-        store_ballast_drop(store)) {
+        result = transact(store, body, context, err);
+    if (result < 0 && err->code == ERR_STORE_FULL && ends && store_ballast_drop(store)) {
         *err = (struct error){0};
-        result = transact(store->writer, body, context, err);
+        result = transact(store, body, context, err);
     }
+    if (lasting) {
+        struct error ignored = {0}; /* the next commits would only be slower */
+        (void)store_exec(store->writer, "PRAGMA synchronous = NORMAL", &ignored);
+    }
+    bool told = result == 0 && store->told;
     end_writing(store);
+    if (told)
+        store_event_news(store);
     return result;
 }
 
@@ -78,34 +107,20 @@ static int audit(sqlite3 *db, const char *instance, enum store_audit_kind kind, 
 
 /* ---- insert ---- */
 
-static int refuse_taken(sqlite3 *db, const struct store_vm *vm, struct error *err)
-{
-    cleanup_statement sqlite3_stmt *statement = NULL;
-    if (store_prepare(db, "SELECT 1 FROM vms WHERE owner = ?1 AND id = ?2", &statement, err) < 0 ||
-        store_bind_text(statement, 1, vm->owner, err) < 0 ||
-        store_bind_text(statement, 2, vm->id, err) < 0)
-        return -1;
-    int row = store_step(statement, err);
-    if (row < 0)
-        return -1;
-    if (row == 1)
-        return error_set(err, ERR_ID_TAKEN, 0,
-                         "there is already a VM `%s`: delete it first or choose another id",
-                         vm->id);
-    return 0;
-}
+struct insertion {
+    const struct store_vm *vm;
+    struct store_quota quota;
+};
 
 static int insert(sqlite3 *db, void *context, struct error *err)
 {
-    const struct store_vm *vm = context;
-    struct store_cordon cordon;
-    if (store_cordon_read(db, &cordon, err) < 0)
-        return -1;
-    if (cordon.set)
-        return store_cordon_refuse(&cordon, err);
+    const struct insertion *insertion = context;
+    const struct store_vm *vm = insertion->vm;
     cleanup_statement sqlite3_stmt *statement = NULL;
-    if (refuse_taken(db, vm, err) < 0 || store_prepare(db, STORE_INSERT_VM, &statement, err) < 0 ||
-        store_row_bind(statement, vm, err) < 0 || run(statement, err) < 0)
+    if (store_admit_check(db, &insertion->quota, vm, err) < 0 ||
+        (vm->snapshot[0] != '\0' && store_snapshot_known(db, vm->owner, vm->snapshot, err) < 0) ||
+        store_prepare(db, STORE_INSERT_VM, &statement, err) < 0 ||
+        store_row_bind(statement, &store_vm_table, vm, err) < 0 || run(statement, err) < 0)
         return -1;
     return audit(db, vm->instance, STORE_AUDIT_CREATED,
                  "SELECT json_object('hypervisor', ?1, 'seccomp', ?2)", vm->hypervisor, vm->seccomp,
@@ -116,19 +131,23 @@ int store_vm_insert(struct store *store, const struct store_vm *vm, struct error
 {
     struct store_vm row = *vm;
     row.state = STORE_CREATING;
-    return store_change(store, STORE_ROOM_NEW, insert, &row, err);
+    if (row.purpose != STORE_FOR_CALLER) {
+        snprintf(row.owner, sizeof(row.owner), "%s", STORE_OWNER_ITSELF);
+        snprintf(row.id, sizeof(row.id), "%s", row.instance);
+    }
+    struct insertion insertion = {.vm = &row, .quota = store_quota_of(store, row.owner)};
+    return store_change(store, STORE_ROOM_NEW, insert, &insertion, err);
 }
 
 /* ---- running ---- */
 
-static int running(sqlite3 *db, void *context, struct error *err)
+static int write_running(sqlite3 *db, const struct store_vm *vm, struct error *err)
 {
-    const struct store_vm *vm = context;
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_prepare(db,
                       "UPDATE vms SET state = ?2, state_wall_ms = ?3, expires_boot_ms = ?4,"
                       " steps = ?5, guest = ?6, expires_wall_ms = ?8, idle_since_boot_ms = ?9,"
-                      " agent = ?10, reason = '', message = ''"
+                      " agent = ?10, source = ?11, reason = '', message = ''"
                       " WHERE instance = ?1 AND state = ?7",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, vm->instance, err) < 0 ||
@@ -140,17 +159,32 @@ static int running(sqlite3 *db, void *context, struct error *err)
         store_bind_number(statement, 7, STORE_CREATING, err) < 0 ||
         store_bind_number(statement, 8, vm->expires_wall_ms, err) < 0 ||
         store_bind_number(statement, 9, vm->idle_since_boot_ms, err) < 0 ||
-        store_bind_number(statement, 10, vm->agent, err) < 0 || run(statement, err) < 0)
+        store_bind_number(statement, 10, vm->agent, err) < 0 ||
+        store_bind_number(statement, 11, vm->source, err) < 0 || run(statement, err) < 0)
         return -1;
-    if (sqlite3_changes(db) == 0)
+    return sqlite3_changes(db);
+}
+
+static int running(sqlite3 *db, void *context, struct error *err)
+{
+    const struct store_vm *vm = context;
+    int changes = write_running(db, vm, err);
+    if (changes < 0)
+        return -1;
+    if (changes == 0)
         return error_set(err, ERR_CANCELLED, 0, "VM `%s` was deleted while it was made", vm->id);
+    if (store_keep(db, vm->keep, vm, err) < 0 || store_keys_vm_runs(db, vm->instance, err) < 0)
+        return -1;
     return store_audit_put(db, vm->instance, STORE_AUDIT_RUNNING, NULL, err);
 }
 
 int store_vm_running(struct store *store, const struct store_vm *vm, struct error *err)
 {
     struct store_vm row = *vm;
-    return store_change(store, STORE_ROOM_USUAL, running, &row, err);
+    if (store_change(store, STORE_ROOM_USUAL, running, &row, err) < 0)
+        return -1;
+    store_news(store, vm->instance);
+    return 0;
 }
 
 /* ---- deleting ---- */
@@ -187,6 +221,7 @@ int store_vm_deleting(struct store *store, const char *owner, const char *id, st
     if (store_change(store, STORE_ROOM_END, deleting, &deletion, err) < 0)
         return -1;
     *ret = deletion.vm;
+    store_news(store, ret->instance);
     return 0;
 }
 
@@ -205,9 +240,10 @@ static int certify(sqlite3 *db, const struct ending *ending, struct error *err)
     if (store_prepare(db,
                       "INSERT OR REPLACE INTO certificates (seq, instance, id, owner, state,"
                       " reason, message, console, image, image_digest, hypervisor, without,"
-                      " created_wall_ms, ended_wall_ms, ended_up_ms)"
+                      " created_wall_ms, ended_wall_ms, purpose, ended_up_ms)"
                       " SELECT seq, instance, id, owner, ?2, ?3, ?4, ?5, image, image_digest,"
-                      " hypervisor, without, created_wall_ms, ?6, (SELECT up_ms FROM clock)"
+                      " hypervisor, without, created_wall_ms, ?6, purpose,"
+                      " (SELECT up_ms FROM clock)"
                       " FROM vms WHERE instance = ?1",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, ending->instance, err) < 0 ||
@@ -237,7 +273,7 @@ static int end(sqlite3 *db, void *context, struct error *err)
                       &pruning, err) < 0 ||
         store_bind_number(pruning, 1, STORE_CERTIFICATES_MAX, err) < 0)
         return -1;
-    if (run(pruning, err) < 0)
+    if (run(pruning, err) < 0 || store_keys_vm_ends(db, ending->instance, err) < 0)
         return -1;
     return audit(db, ending->instance, STORE_AUDIT_ENDED,
                  "SELECT json_object('state', ?1, 'reason', ?2)", store_state_name(ending->state),
@@ -261,5 +297,8 @@ int store_vm_end(struct store *store, const char *instance, enum store_state sta
                             .console = console + skip, /* the newest bytes */
                             .console_len = len - skip,
                             .state = state};
-    return store_change(store, STORE_ROOM_END, end, &ending, err);
+    if (store_change(store, STORE_ROOM_END, end, &ending, err) < 0)
+        return -1;
+    store_news(store, instance);
+    return 0;
 }

@@ -3,9 +3,13 @@
 
 #include <errno.h>
 
+/* With the statements that it keeps. */
 void store_cleanup_sqlite(sqlite3 **db)
 {
     int saved = errno;
+    sqlite3_stmt *kept = NULL;
+    while (*db != NULL && (kept = sqlite3_next_stmt(*db, NULL)) != NULL)
+        sqlite3_finalize(kept);
     sqlite3_close(*db);
     errno = saved;
 }
@@ -14,6 +18,16 @@ void store_cleanup_statement(sqlite3_stmt **statement)
 {
     int saved = errno;
     sqlite3_finalize(*statement);
+    errno = saved;
+}
+
+void store_cleanup_kept(sqlite3_stmt **statement)
+{
+    int saved = errno;
+    if (*statement != NULL) {
+        sqlite3_reset(*statement);
+        sqlite3_clear_bindings(*statement);
+    }
     errno = saved;
 }
 
@@ -69,7 +83,12 @@ static int harden(sqlite3 *db, struct error *err)
     sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
-    return store_exec(db, "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON", err);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    /* Each connection would keep 2 MB of pages, of a file that the kernel has in memory anyway. */
+    return store_exec(db,
+                      "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON;"
+                      " PRAGMA cache_size = -256",
+                      err);
 }
 
 int store_connect(const char *path, sqlite3 **ret, struct error *err)
@@ -98,6 +117,18 @@ int store_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret, struct error
     if (rc != SQLITE_OK)
         return store_fail(db, rc, "preparing", err);
     *ret = statement;
+    return 0;
+}
+
+/* The connection's own list of its statements is all the book-keeping there is; it is short. */
+int store_prepare_kept(sqlite3 *db, const char *sql, sqlite3_stmt **ret, struct error *err)
+{
+    sqlite3_stmt *kept = sqlite3_next_stmt(db, NULL);
+    while (kept != NULL && strcmp(sqlite3_sql(kept), sql) != 0)
+        kept = sqlite3_next_stmt(db, kept);
+    if (kept == NULL)
+        return store_prepare(db, sql, ret, err);
+    *ret = kept;
     return 0;
 }
 

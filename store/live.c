@@ -48,6 +48,55 @@ int store_vm_keepalive(struct store *store, const char *owner, const char *id, i
     return 0;
 }
 
+struct patching {
+    const char *owner, *id;
+    const struct store_patch *patch;
+    int64_t boot_ms;
+    struct store_vm vm;
+};
+
+static int patch(sqlite3 *db, void *context, struct error *err)
+{
+    struct patching *patching = context;
+    struct store_vm *vm = &patching->vm;
+    if (store_find(db, patching->owner, patching->id, vm, err) < 0)
+        return -1;
+    if (vm->state != STORE_RUNNING && vm->state != STORE_PAUSED)
+        return error_set(err, ERR_VM_NOT_RUNNING, 0,
+                         "the VM is %s; only one that runs or is paused can be changed",
+                         store_state_name(vm->state));
+    if (patching->patch->labels(patching->patch->context, vm->labels, err) < 0)
+        return -1;
+    if (patching->patch->ttl_s > 0) {
+        vm->ttl_s = patching->patch->ttl_s;
+        vm->expires_boot_ms = patching->boot_ms + vm->ttl_s * 1000;
+        vm->expires_wall_ms = clock_wall_ms() + vm->ttl_s * 1000;
+    }
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    if (store_prepare(db,
+                      "UPDATE vms SET labels = ?2, ttl_s = ?3, expires_boot_ms = ?4,"
+                      " expires_wall_ms = ?5 WHERE instance = ?1",
+                      &statement, err) < 0 ||
+        store_bind_text(statement, 1, vm->instance, err) < 0 ||
+        store_bind_text(statement, 2, vm->labels, err) < 0 ||
+        store_bind_number(statement, 3, vm->ttl_s, err) < 0 ||
+        store_bind_number(statement, 4, vm->expires_boot_ms, err) < 0 ||
+        store_bind_number(statement, 5, vm->expires_wall_ms, err) < 0)
+        return -1;
+    return store_step(statement, err) < 0 ? -1 : 0;
+}
+
+int store_vm_patch(struct store *store, const char *owner, const char *id,
+                   const struct store_patch *wanted, int64_t boot_ms, struct store_vm *ret,
+                   struct error *err)
+{
+    struct patching patching = {.owner = owner, .id = id, .patch = wanted, .boot_ms = boot_ms};
+    if (store_change(store, STORE_ROOM_USUAL, patch, &patching, err) < 0)
+        return -1;
+    *ret = patching.vm;
+    return 0;
+}
+
 struct pausing {
     const char *instance;
     bool paused;
@@ -98,6 +147,7 @@ int store_vm_paused(struct store *store, const char *instance, bool paused, int6
     if (store_change(store, STORE_ROOM_USUAL, change_paused, &pausing, err) < 0)
         return -1;
     *ret = pausing.vm;
+    store_news(store, instance);
     return 0;
 }
 

@@ -57,8 +57,6 @@ static int open_writer(struct store *store, const char *path, struct error *err)
 {
     if (store_connect(path, &store->writer, err) < 0)
         return -1;
-    /* Until all is checked, closing must not move the log into a file that we refuse. */
-    sqlite3_db_config(store->writer, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (store_check(store->writer, err) < 0 || use_wal(store->writer, err) < 0)
         return -1;
     char limit[64];
@@ -68,6 +66,7 @@ static int open_writer(struct store *store, const char *path, struct error *err)
         store_copy_before_migration(store->writer, path, err) < 0 ||
         store_migrate(store->writer, err) < 0)
         return -1;
+    store_event_notice(store);
     sqlite3_db_config(store->writer, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     return 0;
 }
@@ -77,7 +76,6 @@ static int open_reader(struct store *store, const char *path, struct error *err)
     cleanup_sqlite sqlite3 *db = NULL;
     if (store_connect(path, &db, err) < 0)
         return -1;
-    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     /* The read opens the log: a connection that is first needed when descriptors are short has its
      * own already. */
     if (store_exec(db, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", err) < 0 ||
@@ -104,6 +102,7 @@ int store_open(const char *dir, struct store **ret, struct error *err)
     pthread_mutex_init(&store->writing, NULL);
     pthread_cond_init(&store->written, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&store->watching, NULL);
     pthread_mutex_init(&store->lock, NULL);
     pthread_cond_init(&store->idle, NULL);
     store->ballast = -1;
@@ -123,12 +122,13 @@ void store_close(struct store *store)
         return;
     int saved = errno;
     for (unsigned i = 0; i < store->ready; i++)
-        sqlite3_close(store->readers[i]);
-    sqlite3_close(store->writer); /* last: it moves the log into the file */
+        store_cleanup_sqlite(&store->readers[i]);
+    store_cleanup_sqlite(&store->writer); /* last: it moves the log into the file */
     if (store->ballast >= 0)
         close(store->ballast);
     pthread_cond_destroy(&store->idle);
     pthread_mutex_destroy(&store->lock);
+    pthread_mutex_destroy(&store->watching);
     pthread_cond_destroy(&store->written);
     pthread_mutex_destroy(&store->writing);
     free(store);

@@ -22,7 +22,7 @@ static int add_row(struct rows *rows, sqlite3_stmt *statement, struct error *err
         rows->vm = grown;
         rows->room = room;
     }
-    if (store_row_read(statement, &rows->vm[rows->count], err) < 0)
+    if (store_row_read(statement, &store_vm_table, &rows->vm[rows->count], err) < 0)
         return -1;
     rows->count++;
     return 0;
@@ -53,23 +53,26 @@ static int refuse_missing(sqlite3 *db, const char *sql, const char *first, const
 int store_find(sqlite3 *db, const char *owner, const char *id, struct store_vm *ret,
                struct error *err)
 {
-    cleanup_statement sqlite3_stmt *statement = NULL;
-    const char *sql = owner != NULL ? STORE_SELECT_VM " WHERE id = ?1 AND owner = ?2"
-                                    : STORE_SELECT_VM " WHERE id = ?1 ORDER BY seq DESC LIMIT 1";
-    if (store_prepare(db, sql, &statement, err) < 0 || store_bind_text(statement, 1, id, err) < 0 ||
+    cleanup_kept sqlite3_stmt *statement = NULL;
+    const char *sql =
+        owner != NULL ? STORE_SELECT_VM " WHERE id = ?1 AND owner = ?2 AND purpose = 0"
+                      : STORE_SELECT_VM " WHERE id = ?1 AND purpose = 0 ORDER BY seq DESC LIMIT 1";
+    if (store_prepare_kept(db, sql, &statement, err) < 0 ||
+        store_bind_text(statement, 1, id, err) < 0 ||
         (owner != NULL && store_bind_text(statement, 2, owner, err) < 0))
         return -1;
     int row = store_step(statement, err);
     if (row < 0)
         return -1;
     if (row == 1)
-        return store_row_read(statement, ret, err);
+        return store_row_read(statement, &store_vm_table, ret, err);
     return refuse_missing(db,
                           owner != NULL ? "SELECT state, reason, message FROM certificates"
-                                          " WHERE id = ?1 AND owner = ?2"
+                                          " WHERE id = ?1 AND owner = ?2 AND purpose = 0"
                                           " ORDER BY number DESC LIMIT 1"
                                         : "SELECT state, reason, message FROM certificates"
-                                          " WHERE id = ?1 ORDER BY number DESC LIMIT 1",
+                                          " WHERE id = ?1 AND purpose = 0"
+                                          " ORDER BY number DESC LIMIT 1",
                           id, owner, err);
 }
 
@@ -92,7 +95,7 @@ int store_find_instance(sqlite3 *db, const char *instance, struct store_vm *ret,
     if (row < 0)
         return -1;
     if (row == 1)
-        return store_row_read(statement, ret, err);
+        return store_row_read(statement, &store_vm_table, ret, err);
     return refuse_missing(db, "SELECT state, reason, message FROM certificates WHERE instance = ?1",
                           instance, NULL, err);
 }
@@ -113,8 +116,9 @@ static int find_cursor(sqlite3 *db, const struct store_filter *filter, int64_t *
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_prepare(db,
                       "SELECT seq FROM vms WHERE instance = ?1 AND (?2 IS NULL OR owner = ?2)"
+                      " AND purpose = 0"
                       " UNION ALL SELECT seq FROM certificates"
-                      " WHERE instance = ?1 AND (?2 IS NULL OR owner = ?2)",
+                      " WHERE instance = ?1 AND (?2 IS NULL OR owner = ?2) AND purpose = 0",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, filter->after, err) < 0 ||
         store_bind_text(statement, 2, filter->owner, err) < 0)
@@ -129,14 +133,10 @@ static int find_cursor(sqlite3 *db, const struct store_filter *filter, int64_t *
     return 0;
 }
 
-/* json_each() compares decoded text: a label holds whatever characters it likes. */
 static const char page_sql[] =
-    STORE_SELECT_VM " WHERE seq > ?1 AND (?2 IS NULL OR owner = ?2) AND (?3 = 0 OR state = ?3)"
-                    " AND (?4 IS NULL OR EXISTS (SELECT 1 FROM json_each("
-                    "   CASE WHEN json_valid(labels) THEN labels ELSE '{}' END) AS label"
-                    "   WHERE label.key = ?4 AND (?5 IS NULL"
-                    "     OR (label.type = 'text' AND label.value = ?5))))"
-                    " ORDER BY seq LIMIT ?6";
+    STORE_SELECT_VM " WHERE seq > ?1 AND purpose = 0 AND (?2 IS NULL OR owner = ?2)"
+                    " AND (?3 = 0 OR state = ?3)"
+                    " AND " STORE_HAS_LABEL("?4", "?5") " ORDER BY seq LIMIT ?6";
 
 static int read_page(sqlite3 *db, const struct store_filter *filter, struct rows *rows,
                      bool *ret_more, struct error *err)
@@ -250,16 +250,20 @@ int store_vm_instances(struct store *store, char (**ret)[ID_INSTANCE_SIZE], size
 
 static int read_totals(sqlite3 *db, struct store_totals *totals, struct error *err)
 {
-    cleanup_statement sqlite3_stmt *statement = NULL;
-    if (store_prepare(db,
-                      "SELECT state, count(*), sum(memory_mib), sum(vcpus) FROM vms"
-                      " WHERE state BETWEEN 1 AND 4 GROUP BY state",
-                      &statement, err) < 0)
+    cleanup_kept sqlite3_stmt *statement = NULL;
+    if (store_prepare_kept(db,
+                           "SELECT state, count(*), sum(memory_mib), sum(vcpus), purpose FROM vms"
+                           " WHERE state BETWEEN 1 AND 4 GROUP BY state, purpose",
+                           &statement, err) < 0)
         return -1;
     int row = 0;
     while ((row = store_step(statement, err)) == 1) {
-        totals->by_state[sqlite3_column_int(statement, 0)] =
-            (uint64_t)sqlite3_column_int64(statement, 1);
+        bool callers = sqlite3_column_int(statement, 4) == STORE_FOR_CALLER;
+        uint64_t count = (uint64_t)sqlite3_column_int64(statement, 1);
+        if (callers)
+            totals->by_state[sqlite3_column_int(statement, 0)] = count;
+        else
+            totals->itself += count;
         totals->memory_mib += (uint64_t)sqlite3_column_int64(statement, 2);
         totals->vcpus += (uint64_t)sqlite3_column_int64(statement, 3);
     }

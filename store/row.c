@@ -1,22 +1,15 @@
-/* One table says how each member of struct store_vm lies in a row; binding and reading follow it.
- */
+/* One table says how each member of a struct lies in a row; binding and reading follow it. */
 #include "store/internal.h"
 
-enum kind { KIND_TEXT, KIND_BYTES, KIND_NUMBER };
+#define VM_COLUMN(kind, member) STORE_COLUMN(struct store_vm, kind, member)
+static const struct store_column vm_columns[] = {STORE_VM_COLUMNS(VM_COLUMN)};
+const struct store_table store_vm_table = {"a VM", vm_columns, COUNT_OF(vm_columns),
+                                           sizeof(struct store_vm)};
 
-struct column {
-    const char *name;
-    enum kind kind;
-    size_t offset, size;
-};
-
-static const struct column columns[] = {
-#define X(kind, member)                                                                            \
-    {#member, KIND_##kind, offsetof(struct store_vm, member),                                      \
-     sizeof(((struct store_vm *)NULL)->member)},
-    STORE_VM_COLUMNS(X)
-#undef X
-};
+#define SNAPSHOT_COLUMN(kind, member) STORE_COLUMN(struct store_snapshot, kind, member)
+static const struct store_column snapshot_columns[] = {STORE_SNAPSHOT_COLUMNS(SNAPSHOT_COLUMN)};
+const struct store_table store_snapshot_table = {
+    "a snapshot", snapshot_columns, COUNT_OF(snapshot_columns), sizeof(struct store_snapshot)};
 
 /* Members are bool, 32-bit (unsigned or the state) or int64_t. */
 _Static_assert(sizeof(bool) == 1 && sizeof(enum store_state) == 4, "load and save go by size");
@@ -54,16 +47,17 @@ static int save(void *member, size_t size, int64_t number)
     return 0;
 }
 
-int store_row_bind(sqlite3_stmt *statement, const struct store_vm *vm, struct error *err)
+int store_row_bind(sqlite3_stmt *statement, const struct store_table *table, const void *row,
+                   struct error *err)
 {
-    for (size_t i = 0; i < COUNT_OF(columns); i++) {
-        const struct column *column = &columns[i];
-        const char *member = (const char *)vm + column->offset;
+    for (size_t i = 0; i < table->count; i++) {
+        const struct store_column *column = &table->columns[i];
+        const char *member = (const char *)row + column->offset;
         int index = (int)i + 1, rc = SQLITE_OK;
-        if (column->kind == KIND_TEXT)
+        if (column->kind == STORE_TEXT)
             rc = sqlite3_bind_text(statement, index, member, (int)strnlen(member, column->size),
                                    SQLITE_STATIC);
-        else if (column->kind == KIND_BYTES)
+        else if (column->kind == STORE_BYTES)
             rc = sqlite3_bind_blob(statement, index, member, (int)column->size, SQLITE_STATIC);
         else
             rc = sqlite3_bind_int64(statement, index, load(member, column->size));
@@ -74,11 +68,12 @@ int store_row_bind(sqlite3_stmt *statement, const struct store_vm *vm, struct er
 }
 
 /* Text with its NUL must fit; bytes must fill the member. */
-static int read_bytes(sqlite3_stmt *statement, int index, const struct column *column, char *out)
+static int read_bytes(sqlite3_stmt *statement, int index, const struct store_column *column,
+                      char *out)
 {
     const void *data = sqlite3_column_blob(statement, index);
     size_t len = (size_t)sqlite3_column_bytes(statement, index);
-    if (column->kind == KIND_TEXT ? len >= column->size : len != column->size)
+    if (column->kind == STORE_TEXT ? len >= column->size : len != column->size)
         return -1;
     if (len > 0 && data == NULL)
         return -1;
@@ -87,19 +82,20 @@ static int read_bytes(sqlite3_stmt *statement, int index, const struct column *c
     return 0;
 }
 
-int store_row_read(sqlite3_stmt *statement, struct store_vm *ret, struct error *err)
+int store_row_read(sqlite3_stmt *statement, const struct store_table *table, void *ret,
+                   struct error *err)
 {
-    memset(ret, 0, sizeof(*ret));
-    for (size_t i = 0; i < COUNT_OF(columns); i++) {
-        const struct column *column = &columns[i];
+    memset(ret, 0, table->size);
+    for (size_t i = 0; i < table->count; i++) {
+        const struct store_column *column = &table->columns[i];
         char *member = (char *)ret + column->offset;
         int index = (int)i + 1; /* 0 is seq */
-        int result = column->kind == KIND_NUMBER
+        int result = column->kind == STORE_NUMBER
                          ? save(member, column->size, sqlite3_column_int64(statement, index))
                          : read_bytes(statement, index, column, member);
         if (result < 0)
-            return error_set(err, ERR_STORE, 0,
-                             "the inventory is damaged: `%s` of a VM does not fit", column->name);
+            return error_set(err, ERR_STORE, 0, "the inventory is damaged: `%s` of %s does not fit",
+                             column->name, table->what);
     }
     return 0;
 }

@@ -95,5 +95,84 @@ static const char version_4[] = "CREATE TABLE cordon ("
                                 "  drain_boot_ms INTEGER NOT NULL"
                                 ") STRICT;";
 
-const char *const store_migrations[] = {version_1, version_2, version_3, version_4};
+/* snapshotting: one is being made of this VM. purpose, source, kind: enum store_purpose, store_source,
+ * store_snapshot_kind. used: of images, the order in which they were. */
+static const char version_5[] =
+    "ALTER TABLE vms ADD COLUMN snapshot TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE vms ADD COLUMN purpose INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vms ADD COLUMN source INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE certificates ADD COLUMN purpose INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX vms_by_snapshot ON vms (snapshot) WHERE snapshot <> '';"
+    "CREATE INDEX vms_pooled ON vms (image_digest, seq) WHERE purpose = 1;"
+    "CREATE TABLE snapshots ("
+    "  seq INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  id TEXT NOT NULL UNIQUE,"
+    "  owner TEXT NOT NULL,"
+    "  vm TEXT NOT NULL,"
+    "  instance TEXT NOT NULL,"
+    "  image TEXT NOT NULL,"
+    "  image_digest BLOB NOT NULL CHECK (length(image_digest) = 32),"
+    "  vcpus INTEGER NOT NULL,"
+    "  memory_mib INTEGER NOT NULL,"
+    "  disk_mib INTEGER NOT NULL,"
+    "  seccomp TEXT NOT NULL,"
+    "  hypervisor TEXT NOT NULL,"
+    "  generation INTEGER NOT NULL,"
+    "  bytes INTEGER NOT NULL,"
+    "  created_wall_ms INTEGER NOT NULL,"
+    "  kind INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 2),"
+    "  labels TEXT NOT NULL,"
+    "  used INTEGER NOT NULL DEFAULT 0"
+    ") STRICT;"
+    "CREATE INDEX snapshots_of_images ON snapshots (image_digest) WHERE kind = 2;"
+    "CREATE TABLE snapshotting (instance TEXT PRIMARY KEY) STRICT;";
+
+/* number: of its owner's keys, in the order in which they came. once: what was begun under it must not
+ * be begun again. status: of the answer; 0 while there is none, -1 when there will be none. instance:
+ * of the VM that the answer tells of and that does not run yet. */
+static const char version_6[] =
+    "CREATE TABLE keys ("
+    "  owner TEXT NOT NULL,"
+    "  key BLOB NOT NULL CHECK (length(key) = 32),"
+    "  number INTEGER NOT NULL,"
+    "  request BLOB NOT NULL CHECK (length(request) = 32),"
+    "  once INTEGER NOT NULL CHECK (once IN (0, 1)),"
+    "  made_up_ms INTEGER NOT NULL,"
+    "  status INTEGER NOT NULL DEFAULT 0,"
+    "  location TEXT NOT NULL DEFAULT '',"
+    "  answer BLOB,"
+    "  instance TEXT NOT NULL DEFAULT '',"
+    "  PRIMARY KEY (owner, key),"
+    "  UNIQUE (owner, number)"
+    ") STRICT;"
+    "CREATE INDEX keys_by_instance ON keys (instance) WHERE instance <> '';";
+
+/* previous: the entry before it of the same VM, which may have gone. first: no number up to it is
+ * given any more; boot: for which that was said; lost: the last number that the ring of all gave up.
+ * calls: by whom, "" where nobody knows; number: of his. */
+static const char version_7[] =
+    "ALTER TABLE audit ADD COLUMN previous INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE audit_size ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE audit_size ADD COLUMN first INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE audit_size ADD COLUMN boot TEXT NOT NULL DEFAULT '';"
+    "CREATE TABLE calls ("
+    "  seq INTEGER PRIMARY KEY,"
+    "  caller TEXT NOT NULL,"
+    "  number INTEGER NOT NULL,"
+    "  wall_ms INTEGER NOT NULL,"
+    "  token TEXT NOT NULL,"
+    "  request_id TEXT NOT NULL,"
+    "  method TEXT NOT NULL,"
+    "  route TEXT NOT NULL,"
+    "  path TEXT NOT NULL,"
+    "  vm TEXT NOT NULL,"
+    "  status INTEGER NOT NULL,"
+    "  code TEXT NOT NULL,"
+    "  UNIQUE (caller, number)"
+    ") STRICT;"
+    "CREATE TABLE calls_size (entries INTEGER NOT NULL, lost INTEGER NOT NULL) STRICT;"
+    "INSERT INTO calls_size VALUES (0, 0);";
+
+const char *const store_migrations[] = {version_1, version_2, version_3, version_4,
+                                        version_5, version_6, version_7};
 const int store_version = (int)COUNT_OF(store_migrations);

@@ -121,10 +121,12 @@ int vmm_end(struct vmm *vmm, const char *instance, const struct vmm_verdict *ask
         result = put_away(vmm, instance, machine, &verdict, err);
         if (result == 0)
             observer->ended(observer->context, verdict.reason);
-        if (machine != NULL && result == 0)
+        if (machine != NULL && result == 0) {
+            vmm_console_over(machine, &verdict);
             vmm_machine_remove(vmm, machine);
-        else if (machine != NULL)
+        } else if (machine != NULL) {
             vmm_machine_doom(vmm, machine, &verdict);
+        }
     }
     vmm_machine_unref(vmm, machine);
     return result;

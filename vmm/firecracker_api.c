@@ -132,15 +132,15 @@ int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, c
     return request(api, "PUT", path, body, err);
 }
 
-int vmm_firecracker_api_state(int socket, const char *state, int timeout_ms, struct error *err)
+int vmm_firecracker_api_ask(int socket, const char *verb, const char *path, cJSON *body,
+                            int timeout_ms, struct error *err)
 {
+    cleanup_json cJSON *owned = body;
     struct vmm_firecracker_api *api = vmm_firecracker_api_new(socket, err);
     if (api == NULL)
         return -1;
     curl_easy_setopt(api->curl, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
-    cleanup_json cJSON *body = cJSON_CreateObject();
-    bool whole = json_add_string(body, "state", state) == 0;
-    int result = request(api, "PATCH", "/vm", whole ? TAKE_PTR(body) : NULL, err);
+    int result = request(api, verb, path, TAKE_PTR(owned), err);
     vmm_firecracker_api_free(api);
     return result;
 }

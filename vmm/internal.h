@@ -8,14 +8,15 @@
 #include <pthread.h>
 
 enum {
-    VMM_CONSOLE_TAIL = 8192, /* bytes kept per VM of what guest and VMM wrote, */
-    VMM_LOG_TAIL = 2048,     /* and of the VMM's log alone */
+    VMM_LOG_TAIL = 2048, /* bytes kept per VM of the VMM's log alone */
     VMM_THREAD_SIZE = 16,
-    VMM_API_TIMEOUT_MS = 10000,
+    VMM_API_TIMEOUT_MS = 30000, /* a start took more than 10 s on a starved host, and was well */
     VMM_CONNECT_TIMEOUT_MS = 5000,
-    VMM_PAUSE_TIMEOUT_MS = 35000, /* Firecracker waits 30 s for a processor to stop */
+    VMM_SNAPSHOT_TIMEOUT_MS = 120000, /* the memory goes to the disk at its pace */
+    VMM_PAUSE_TIMEOUT_MS = 35000,     /* Firecracker waits 30 s for a processor to stop */
     VMM_WATCHERS = 8, /* a VMM or agent that hangs occupies one while it is waited for */
     VMM_SWEEP_MS = 5000,
+    VMM_EXEC_GRACE_MS = 5000, /* for the guest to begin a command, and to say that it ended */
 };
 
 struct vmm_spec {
@@ -27,6 +28,10 @@ struct vmm_spec {
     int64_t ttl_s, idle_s; /* idle_s 0: never idle */
     enum store_policy on_unresponsive;
     char labels[STORE_LABELS_MAX];
+    char snapshot[ID_INSTANCE_SIZE]; /* to restore; "": boots */
+    bool cold;                       /* boots, whatever would be faster */
+    enum store_purpose purpose;
+    struct store_keep keep;
 };
 const char *vmm_seccomp_name(enum priv_seccomp level);
 
@@ -93,6 +98,21 @@ struct vmm_verdict {
     bool told; /* it is in the audit */
 };
 
+/* What a snapshot left to do that its front could not do any more, or the store not take. */
+enum vmm_owed {
+    VMM_OWED_NOTHING,
+    VMM_OWED_INTENT, /* to take its intent back */
+    VMM_OWED_THAW,   /* and to let it go on before */
+};
+
+/* What must be the same in a VM that waits and in one that is asked for. */
+struct vmm_kind {
+    uint8_t image_digest[HASH_SIZE];
+    uint32_t vcpus, memory_mib, disk_mib, without;
+    char seccomp[16];
+    char labels[STORE_KEY_LABELS_MAX]; /* of which kernel, as the row of one that waits says */
+};
+
 struct vmm_machine {
     struct vmm_machine *next; /* table's list */
     uint64_t serial;          /* never used again, unlike a descriptor's number */
@@ -100,7 +120,10 @@ struct vmm_machine {
     char instance[ID_INSTANCE_SIZE];
     enum vmm_phase phase;    /* guarded by the table's lock */
     int64_t expires_boot_ms; /* guarded by the table's lock */
-    bool overdue;            /* its time is up and the reaper has it; likewise */
+    /* Of a machine that is up; likewise. Callers wait until it is theirs, where its row says so. */
+    enum store_purpose purpose;
+    struct vmm_kind kind;
+    bool overdue; /* its time is up and the reaper has it; likewise */
     /* Commands in it, and since when there are none. Changed under use_lock, which also keeps the
      * store in step, and the table's lock; read under either. */
     pthread_mutex_t use_lock;
@@ -118,6 +141,14 @@ struct vmm_machine {
      * its VMM is to be asked whether this and the row are so, as after a restart. */
     bool paused, unsure, pausing;
     unsigned changes;
+    /* Likewise. Who owes is unsure. Until patience_ms its VMM may be at the snapshot of an earlier front,
+     * and answers nobody. `cut`: its guest finds its connections gone when it goes on. */
+    enum vmm_owed owed;
+    int64_t patience_ms;
+    bool cut;
+    bool frozen;         /* for a snapshot: no command begins; guarded by the table\'s lock alone */
+    bool saved;          /* its VMM was asked to write a snapshot before, or may have been */
+    uint32_t generation; /* how many restores lie between a boot and it */
     /* Set when taking it away failed (say, the firewall's lock was held): the reaper tries again,
      * not before retry_ms, and the first verdict stands. Written by the thread that ends it. */
     bool doomed;
@@ -135,6 +166,9 @@ struct vmm_machine {
     bool console_ended, log_ended; /* nobody writes there any more */
     struct ring *tail;             /* newest bytes of both; guarded by tail_lock, like the next */
     struct ring *log_tail;
+    struct waker *followers; /* of the console; likewise, as are the next two */
+    char run[VMM_CONSOLE_RUN_SIZE];
+    struct vmm_console_end end; /* state 0: it lives */
     pthread_mutex_t tail_lock;
 
     int vsock; /* O_PATH of Firecracker's vsock socket, or -1 */
@@ -144,6 +178,8 @@ struct vmm_machine {
     int ports[WIRE_SERIAL_PORTS];            /* O_PATH of QEMU's ports, or -1 */
     uint32_t ports_busy;                     /* bit per port; guarded by the table's lock */
     uint8_t token[WIRE_TOKEN_SIZE];
+    uint8_t snapshot_token[WIRE_TOKEN_SIZE]; /* its agent's, before it is restored */
+    bool apart; /* priv_launched.apart: of what it is loaded from; booted: of what it will write */
 };
 
 /* ---- hypervisor: how the two VMMs differ for the front ---- */
@@ -160,6 +196,15 @@ struct vmm_hypervisor {
     int (*configure)(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
                      struct error *err);
     int (*start)(struct vmm_machine *machine, struct error *err);
+    /* In the place of configure, for a VMM that was launched from a snapshot: resume starts it. */
+    int (*load)(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
+                struct error *err);
+    /* Then tells the guest's agent who it is now. */
+    int (*restore)(struct vmm_machine *machine, const struct vsock_restore_request *request,
+                   int64_t deadline_ms, struct vsock_restored *ret, struct error *err);
+    /* Writes memory and devices of a paused guest where the root half has staged it. */
+    int (*snapshot)(struct vmm *vmm, struct vmm_machine *machine, uint32_t memory_mib,
+                    int timeout_ms, struct error *err);
     /* Waits for the agent's first words. */
     int (*hello)(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_hello *ret,
                  struct error *err);
@@ -183,18 +228,27 @@ struct vmm {
     struct vmm_config config;
     const struct vmm_hypervisor *hypervisor;
     char boot[ID_BOOT_SIZE];
-    int pause_timeout_ms; /* VMM_PAUSE_TIMEOUT_MS, but for a test that cannot wait for it */
+    /* VMM_PAUSE_TIMEOUT_MS and VMM_SNAPSHOT_TIMEOUT_MS, but for a test that cannot wait for them */
+    int pause_timeout_ms, snapshot_timeout_ms;
 
     pthread_mutex_t lock;   /* guards all below and the machines' phase, refs, ports_busy */
     pthread_cond_t changed; /* a machine's phase, a port or the list changed */
     struct vmm_machine *machines;
     uint64_t last_serial;
+    unsigned spawns; /* callers' that are under way: what the service does for itself waits */
     struct priv_host host;
     struct vmm_defaults defaults;
     bool draining, stopping, recovered; /* nobody is watched before `recovered` */
     int64_t evict_boot_ms;              /* when a drain ends what is left; 0: no drain */
+    bool cordoned;                      /* as of a second ago at most */
+    struct vmm_pools *pools;            /* owned; pool.h */
+    struct vmm_templates *templates;    /* owned; template.h */
 
     int64_t aged_ms; /* when certificates were looked at; by recovery, then by the reaper */
+
+    struct vmm_execs *execs; /* owned, with a lock of its own; execs.h */
+
+    struct vmm_forgotten *forgotten; /* snapshots to remove from the disk, owned; see forget.c */
 
     int watch; /* epoll of the monitor: pidfds and consoles */
     int wake;  /* eventfd that ends the monitor */
@@ -210,9 +264,9 @@ void vmm_firecracker_api_free(struct vmm_firecracker_api *api);
 /* PUT with a JSON body (taken); ERR_HYPERVISOR with Firecracker's fault_message. */
 int vmm_firecracker_api_put(struct vmm_firecracker_api *api, const char *path, cJSON *body,
                             struct error *err);
-/* PATCH /vm on a connection of its own: "Paused" or "Resumed". */
-int vmm_firecracker_api_state(int socket /* O_PATH, borrowed */, const char *state, int timeout_ms,
-                              struct error *err);
+/* One request with a JSON body (taken; NULL: out of memory) on a connection of its own. */
+int vmm_firecracker_api_ask(int socket /* O_PATH, borrowed */, const char *verb, const char *path,
+                            cJSON *body, int timeout_ms, struct error *err);
 /* GET / likewise: is there an answer in time, and is it the instance's? */
 int vmm_firecracker_api_alive(int socket /* O_PATH, borrowed */, const char *instance,
                               int timeout_ms, bool *ret_paused, struct error *err);
@@ -229,6 +283,16 @@ int vmm_qmp_alive(int socket_fd /* O_PATH, borrowed */, int timeout_ms, bool *re
 /* The same two on a connection (borrowed, non-blocking). */
 int vmm_qmp_talk(int fd, const char *command, int timeout_ms, struct error *err);
 int vmm_qmp_status(int fd, int timeout_ms, bool *ret_paused, struct error *err);
+/* qmp_snapshot.c. Writes memory and devices of a guest that stands to `file` (borrowed); `apart`: the
+ * devices alone, its memory is a file already. */
+int vmm_qmp_save(int socket_fd /* O_PATH, borrowed */, int file, bool apart, int timeout_ms,
+                 struct error *err);
+/* Reads them where the root half has put them; the guest stands. ERR_CANCELLED when `gone` (or -1) is
+ * readable. */
+int vmm_qmp_load(int socket_fd /* O_PATH, borrowed */, int gone, bool apart, int timeout_ms,
+                 struct error *err);
+/* The guest goes on, and what an earlier front was at is given up. */
+int vmm_qmp_resume(int socket_fd /* O_PATH, borrowed */, int timeout_ms, struct error *err);
 /* A connection that only listens to QEMU's events from now on. */
 int vmm_qmp_listen(int socket_fd /* O_PATH, borrowed */, struct error *err);
 /* Boots a guest anew whose processors all stay halted for about a second; leaves another alone. */
@@ -252,7 +316,8 @@ void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine);
 /* From its row; `ask_ms`: when the watchdog asks it first (clock_mono_ms). */
 void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, const struct store_vm *row,
                     int64_t ask_ms);
-/* Waits until a machine that was found leaves VMM_SPAWNING or is gone. */
+struct vmm_kind vmm_kind_of(const struct store_vm *row);
+/* Waits until a machine that a caller's row led to is up and the caller's, or is gone. */
 void vmm_machine_settle(struct vmm *vmm, struct vmm_machine *machine);
 /* Leaves a machine that could not be taken away to the reaper. */
 void vmm_machine_doom(struct vmm *vmm, struct vmm_machine *machine,
@@ -283,6 +348,8 @@ int vmm_certify(struct vmm *vmm, const char *instance, struct vmm_machine *machi
 
 /* cause.c: why it ended, by the best evidence there is. */
 struct vmm_cause vmm_cause_find(const struct vmm_evidence *evidence);
+/* console.c: whoever follows the console is told how the VM ended. */
+void vmm_console_over(struct vmm_machine *machine, const struct vmm_verdict *verdict);
 /* The last claim on the console, which is cut into lines. */
 enum vmm_claim vmm_claim_read(char *console);
 
@@ -331,14 +398,48 @@ int64_t vmm_watchdog_period_ms(const struct vmm *vmm);
 /* Its agent did not end a command in the time it had: it is unresponsive, and asked at once. */
 void vmm_watchdog_suspect(struct vmm *vmm, struct vmm_machine *machine);
 
+/* snapshot.c: what a crash left. Of a VM that is being adopted: it runs on, when its VMM is asked. */
+void vmm_snapshot_recover_vm(struct vmm *vmm, struct vmm_machine *machine, bool running);
+/* When all are adopted: no intent of others stays, and nothing published that has no row. */
+int vmm_snapshot_recover(struct vmm *vmm, struct error *err);
+
+/* forget.c: removes a published snapshot from the disk. On failure the reaper tries again. */
+int vmm_forget(struct vmm *vmm, const char *snapshot, struct error *err);
+void vmm_forget_again(struct vmm *vmm);
+void vmm_forget_free(struct vmm *vmm);
+
+/* Of a machine that is up and has no command; that it is somebody's is not asked. */
+int vmm_snapshot_make(struct vmm *vmm, struct vmm_machine *machine,
+                      const struct vmm_snapshot_wish *wish, struct store_snapshot *ret,
+                      struct error *err);
+
+/* restore.c: tells the agent of a VM that was restored who it is now. The agent then begins anew. */
+int vmm_restore(struct vmm *vmm, struct vmm_machine *machine, int64_t deadline_ms,
+                struct vsock_restored *ret, struct error *err);
+
 /* pause.c */
+/* Freezes the guest for a moment, for the caller alone, who has to thaw it: its row does not change,
+ * commands wait, the watchdog leaves it alone. ERR_BUSY: commands run in it, or another thread is at
+ * it. `ret_ran`: it was not paused already. */
+int vmm_pause_freeze(struct vmm *vmm, struct vmm_machine *machine, bool *ret_ran,
+                     struct error *err);
+/* It goes on, if it ran. An error: its VMM does not let it; its row then says what is true. */
+int vmm_pause_thaw(struct vmm *vmm, struct vmm_machine *machine, bool ran, struct error *err);
+/* Of a machine that is new, or after a snapshot: its VMM is asked before anybody uses it. */
+void vmm_pause_owe(struct vmm *vmm, struct vmm_machine *machine, enum vmm_owed owed);
+/* Asks its VMM whether it is paused, and does what is owed, if that is to be done and can be. */
+void vmm_pause_settle(struct vmm *vmm, struct vmm_machine *machine);
 /* ERR_VM_PAUSED, and nothing else, if commands can not run in it. *ret_changes is for the next. */
 int vmm_pause_refuse(struct vmm *vmm, struct vmm_machine *machine, unsigned *ret_changes,
                      struct error *err);
-/* Was it paused, or did it go on, since it had `changes`? Then it may not have answered for that. */
+/* Was it paused, or did it go on, since it had `changes`, or is a snapshot of it still written? Then it may not have answered for that. */
 bool vmm_pause_since(struct vmm *vmm, const struct vmm_machine *machine, unsigned changes);
 /* Its VMM has just said that it is paused, or is not: where that is news, machine and row follow. */
 void vmm_pause_follow(struct vmm *vmm, struct vmm_machine *machine, bool paused);
+
+/* steps.c: a row (its owner stands) as the spec has it; and when its VM runs for a caller. */
+void vmm_row_fill(struct vmm *vmm, const struct vmm_spec *spec, struct store_vm *row);
+void vmm_row_live(struct store_vm *row);
 
 /* monitor.c */
 int vmm_monitor_start(struct vmm *vmm, struct error *err);

@@ -1,5 +1,5 @@
 /* The table of machines: who holds which descriptors, who may end what. */
-#include "vmm/internal.h"
+#include "vmm/pool.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -124,6 +124,8 @@ void vmm_machine_remove(struct vmm *vmm, struct vmm_machine *machine)
     while (*at != machine) /* it is there: one thread removes it, once */
         at = &(*at)->next;
     *at = machine->next;
+    (void)eventfd_write(machine->cancel, 1); /* who waits for it waits no more */
+    vmm_pool_room(vmm);
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
     vmm_machine_unref(vmm, machine);
@@ -139,16 +141,32 @@ void vmm_machine_up(struct vmm *vmm, struct vmm_machine *machine, const struct s
     machine->agent = row->agent;
     machine->on_unresponsive = row->on_unresponsive;
     machine->paused = row->state == STORE_PAUSED;
+    machine->purpose = row->purpose;
+    machine->kind = vmm_kind_of(row);
     machine->ask_ms = ask_ms;
     machine->phase = VMM_UP;
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
 }
 
+struct vmm_kind vmm_kind_of(const struct store_vm *row)
+{
+    struct vmm_kind kind = {.vcpus = row->vcpus,
+                            .memory_mib = row->memory_mib,
+                            .disk_mib = row->disk_mib,
+                            .without = row->without};
+    memcpy(kind.image_digest, row->image_digest, HASH_SIZE);
+    memcpy(kind.seccomp, row->seccomp, sizeof(kind.seccomp));
+    if (row->purpose == STORE_FOR_POOL)
+        snprintf(kind.labels, sizeof(kind.labels), "%.*s", STORE_KEY_LABELS_MAX - 1, row->labels);
+    return kind;
+}
+
 void vmm_machine_settle(struct vmm *vmm, struct vmm_machine *machine)
 {
     pthread_mutex_lock(&vmm->lock);
-    while (machine->phase == VMM_SPAWNING && !vmm_machine_gone(machine))
+    while ((machine->phase == VMM_SPAWNING || machine->purpose != STORE_FOR_CALLER) &&
+           !vmm_machine_gone(machine))
         pthread_cond_wait(&vmm->changed, &vmm->lock);
     pthread_mutex_unlock(&vmm->lock);
 }
@@ -221,8 +239,11 @@ void vmm_machine_drain(struct vmm_machine *machine)
 {
     pthread_mutex_lock(&machine->tail_lock);
     struct ring *beside = machine->says_events ? NULL : machine->tail;
+    uint64_t before = ring_end(machine->tail);
     machine->console_ended |= drain(machine->console, machine->tail, NULL);
     machine->log_ended |= drain(machine->log, beside, machine->log_tail);
+    if (ring_end(machine->tail) != before)
+        waker_wake_all(&machine->followers);
     pthread_mutex_unlock(&machine->tail_lock);
 }
 

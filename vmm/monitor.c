@@ -1,7 +1,7 @@
 /* Two threads that watch. The monitor never blocks: it drains consoles and tells the reaper who
  * exited. The reaper does what may take a moment: ends exited, expired and idle VMs, asks the root
  * half how the host is. */
-#include "vmm/internal.h"
+#include "vmm/pool.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -126,6 +126,9 @@ static void refresh_drain(struct vmm *vmm)
         return; /* asked again in a second */
     pthread_mutex_lock(&vmm->lock);
     vmm->evict_boot_ms = cordon.drain_boot_ms;
+    if (vmm->cordoned != cordon.set)
+        vmm_pool_news(vmm);
+    vmm->cordoned = cordon.set;
     pthread_mutex_unlock(&vmm->lock);
 }
 
@@ -215,7 +218,7 @@ int vmm_monitor_start(struct vmm *vmm, struct error *err)
         pthread_join(vmm->monitor, NULL);
         return error_set(err, ERR_SYSTEM, sys, "starting the reaper");
     }
-    if (vmm_watchdog_start(vmm, err) == 0)
+    if (vmm_watchdog_start(vmm, err) == 0 && vmm_pool_start(vmm, err) == 0)
         return 0;
     vmm_monitor_stop(vmm);
     return -1;
@@ -228,6 +231,7 @@ void vmm_monitor_stop(struct vmm *vmm)
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
     eventfd_write(vmm->wake, 1);
+    vmm_pool_stop(vmm);
     pthread_join(vmm->monitor, NULL);
     pthread_join(vmm->reaper, NULL);
     vmm_watchdog_stop(vmm);

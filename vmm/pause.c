@@ -43,7 +43,7 @@ static int follow(struct vmm *vmm, struct vmm_machine *machine, bool paused, str
     pthread_mutex_lock(&vmm->lock);
     machine->changes += machine->paused != paused ? 2 : 0;
     machine->paused = paused;
-    machine->unsure = result < 0;
+    machine->unsure = result < 0 || machine->owed != VMM_OWED_NOTHING;
     if (result == 0 && machine->commands == 0)
         machine->idle_since_boot_ms = ret->idle_since_boot_ms;
     pthread_mutex_unlock(&vmm->lock);
@@ -51,11 +51,68 @@ static int follow(struct vmm *vmm, struct vmm_machine *machine, bool paused, str
     return result;
 }
 
+/* Firecracker has told the guest that all its connections are gone. The next one is made when it has
+ * taken note of that: commands shall not lose theirs. */
+static void greet(struct vmm *vmm, struct vmm_machine *machine)
+{
+    int64_t deadline = clock_mono_ms() + VMM_CONNECT_TIMEOUT_MS;
+    struct error err = {0};
+    do {
+        struct vsock_conn *conn = NULL;
+        struct vsock_hello hello;
+        unsigned port = 0;
+        err = (struct error){0};
+        if (vmm->hypervisor->connect(vmm, machine, deadline, &conn, &port, &err) < 0)
+            return;
+        (void)vsock_hello_ask(conn, machine->instance, deadline, &hello, &err);
+        vmm->hypervisor->disconnect(vmm, machine, conn, port);
+    } while (err.code == ERR_GUEST_CLOSED && clock_mono_ms() < deadline);
+}
+
+/* Takes over what is owed: the caller has to do it, or owe it again. */
+static enum vmm_owed take_owed(struct vmm *vmm, struct vmm_machine *machine)
+{
+    pthread_mutex_lock(&vmm->lock);
+    enum vmm_owed owed = machine->owed;
+    machine->owed = VMM_OWED_NOTHING;
+    pthread_mutex_unlock(&vmm->lock);
+    return owed;
+}
+
+/* Its VMM has said whether it is paused. */
+static int pay(struct vmm *vmm, struct vmm_machine *machine, bool *paused, struct error *err)
+{
+    struct error ignored = {0}; /* asked again the next time */
+    enum vmm_owed owed = take_owed(vmm, machine);
+    if (owed == VMM_OWED_THAW && *paused) {
+        if (vmm->hypervisor->resume(machine, vmm->config.answer_timeout_ms, err) < 0) {
+            vmm_pause_owe(vmm, machine, owed);
+            return -1;
+        }
+        *paused = false;
+        greet(vmm, machine);
+    }
+    if (owed != VMM_OWED_NOTHING &&
+        store_snapshot_abandon(vmm->config.store, machine->instance, &ignored) < 0)
+        vmm_pause_owe(vmm, machine, VMM_OWED_INTENT);
+    return 0;
+}
+
+void vmm_pause_owe(struct vmm *vmm, struct vmm_machine *machine, enum vmm_owed owed)
+{
+    pthread_mutex_lock(&vmm->lock);
+    machine->owed = owed;
+    machine->unsure = true;
+    pthread_mutex_unlock(&vmm->lock);
+}
+
 static int look(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
 {
     struct store_vm row;
     bool paused = false;
     int result = vmm->hypervisor->alive(machine, vmm->config.answer_timeout_ms, &paused, err);
+    if (result == 0)
+        result = pay(vmm, machine, &paused, err);
     if (result == 0)
         return follow(vmm, machine, paused, &row, err);
     pthread_mutex_lock(&vmm->lock);
@@ -72,15 +129,20 @@ static bool is_unsure(struct vmm *vmm, const struct vmm_machine *machine)
     return unsure;
 }
 
+void vmm_pause_settle(struct vmm *vmm, struct vmm_machine *machine)
+{
+    struct error ignored = {0}; /* the row's word will do */
+    if (!is_unsure(vmm, machine) ||
+        begin(vmm, machine, vmm->config.answer_timeout_ms, &ignored) < 0)
+        return;
+    (void)look(vmm, machine, &ignored);
+    end(vmm, machine);
+}
+
 int vmm_pause_refuse(struct vmm *vmm, struct vmm_machine *machine, unsigned *ret_changes,
                      struct error *err)
 {
-    struct error ignored = {0}; /* the row's word will do */
-    if (is_unsure(vmm, machine) &&
-        begin(vmm, machine, vmm->config.answer_timeout_ms, &ignored) == 0) {
-        (void)look(vmm, machine, &ignored);
-        end(vmm, machine);
-    }
+    vmm_pause_settle(vmm, machine);
     pthread_mutex_lock(&vmm->lock);
     bool paused = machine->paused;
     *ret_changes = machine->changes;
@@ -92,7 +154,8 @@ int vmm_pause_refuse(struct vmm *vmm, struct vmm_machine *machine, unsigned *ret
 bool vmm_pause_since(struct vmm *vmm, const struct vmm_machine *machine, unsigned changes)
 {
     pthread_mutex_lock(&vmm->lock);
-    bool since = machine->changes != changes || machine->changes % 2 == 1;
+    bool since = machine->changes != changes || machine->changes % 2 == 1 ||
+                 (machine->owed == VMM_OWED_THAW && clock_mono_ms() < machine->patience_ms);
     pthread_mutex_unlock(&vmm->lock);
     return since;
 }
@@ -109,6 +172,17 @@ void vmm_pause_follow(struct vmm *vmm, struct vmm_machine *machine, bool paused)
     end(vmm, machine);
 }
 
+/* Where its guest, which goes on, has yet to hear that its connections are gone. */
+static void greet_if_cut(struct vmm *vmm, struct vmm_machine *machine)
+{
+    pthread_mutex_lock(&vmm->lock);
+    bool cut = machine->cut;
+    machine->cut = false;
+    pthread_mutex_unlock(&vmm->lock);
+    if (cut)
+        greet(vmm, machine);
+}
+
 /* It is left as it was, whatever its processors do: Firecracker may have stopped some of them. */
 static void undo(struct vmm *vmm, struct vmm_machine *machine, bool was_paused)
 {
@@ -119,7 +193,8 @@ static void undo(struct vmm *vmm, struct vmm_machine *machine, bool was_paused)
     (void)(was_paused ? hypervisor->pause
                       : hypervisor->resume)(machine, vmm->config.answer_timeout_ms, &ignored);
     ignored = (struct error){0};
-    (void)look(vmm, machine, &ignored);
+    if (look(vmm, machine, &ignored) == 0 && !machine->paused) /* which we alone change */
+        greet_if_cut(vmm, machine);
 }
 
 /* Who asks it meanwhile knows that its silence means nothing. Returns whether it is paused. */
@@ -142,6 +217,8 @@ static int change(struct vmm *vmm, struct vmm_machine *machine, bool pause, stru
     bool was_paused = count_change(vmm, machine);
     int result =
         (pause ? hypervisor->pause : hypervisor->resume)(machine, vmm->pause_timeout_ms, err);
+    if (result == 0 && !pause)
+        greet_if_cut(vmm, machine);
     if (result == 0)
         result = follow(vmm, machine, pause, ret, err);
     if (result < 0)
@@ -168,6 +245,65 @@ static int set(struct vmm *vmm, const char *owner, const char *id, bool pause, s
                   pause ? "paused" : "resumed");
     }
     vmm_machine_unref(vmm, machine);
+    return result;
+}
+
+/* From here on commands wait; a keepalive does not, nor does what the watchdog has to write. */
+static int hold_commands(struct vmm *vmm, struct vmm_machine *machine, struct error *err)
+{
+    pthread_mutex_lock(&vmm->lock);
+    unsigned commands = machine->commands;
+    machine->frozen = commands == 0;
+    pthread_mutex_unlock(&vmm->lock);
+    if (commands == 0)
+        return 0;
+    return error_set(err, ERR_BUSY, 0,
+                     "%u commands run in the VM, and would be cut off; try again when they have "
+                     "ended",
+                     commands);
+}
+
+static void release_commands(struct vmm *vmm, struct vmm_machine *machine)
+{
+    pthread_mutex_lock(&vmm->lock);
+    machine->frozen = false;
+    pthread_cond_broadcast(&vmm->changed);
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+/* The row keeps its word: it and the intent to make a snapshot say what has to be so afterwards. */
+int vmm_pause_freeze(struct vmm *vmm, struct vmm_machine *machine, bool *ret_ran, struct error *err)
+{
+    if (begin(vmm, machine, vmm->config.answer_timeout_ms, err) < 0)
+        return -1;
+    int result = is_unsure(vmm, machine) ? look(vmm, machine, err) : 0;
+    if (result == 0)
+        result = hold_commands(vmm, machine, err);
+    if (result == 0) {
+        *ret_ran = !count_change(vmm, machine);
+        if (!*ret_ran || vmm->hypervisor->pause(machine, vmm->pause_timeout_ms, err) == 0)
+            return 0;
+        undo(vmm, machine, false);
+        (void)count_change(vmm, machine);
+        release_commands(vmm, machine);
+    }
+    end(vmm, machine);
+    return -1;
+}
+
+int vmm_pause_thaw(struct vmm *vmm, struct vmm_machine *machine, bool ran, struct error *err)
+{
+    int result = ran ? vmm->hypervisor->resume(machine, vmm->pause_timeout_ms, err) : 0;
+    if (ran && result == 0)
+        greet(vmm, machine);
+    pthread_mutex_lock(&vmm->lock);
+    machine->cut |= !ran || result < 0;
+    pthread_mutex_unlock(&vmm->lock);
+    if (result < 0)
+        undo(vmm, machine, false);
+    (void)count_change(vmm, machine);
+    release_commands(vmm, machine);
+    end(vmm, machine);
     return result;
 }
 

@@ -36,6 +36,38 @@ static int configure(struct vmm *vmm, struct vmm_machine *machine, const struct 
                : open_ports(vmm, machine, err);
 }
 
+static int load(struct vmm *vmm, struct vmm_machine *machine, const struct vmm_spec *spec,
+                struct error *err)
+{
+    return configure(vmm, machine, spec, err) < 0
+               ? -1
+               : vmm_qmp_load(machine->api, machine->gone, machine->apart, vmm->snapshot_timeout_ms,
+                              err);
+}
+
+/* Port 0 is for the hello that follows. */
+static int restore(struct vmm_machine *machine, const struct vsock_restore_request *request,
+                   int64_t deadline_ms, struct vsock_restored *ret, struct error *err)
+{
+    struct vsock_conn *conn = NULL;
+    if (vsock_serial_open(machine->ports[1], machine->snapshot_token, machine->gone, deadline_ms,
+                          &conn, err) < 0)
+        return -1;
+    int result = vsock_restore(conn, request, deadline_ms, ret, err);
+    vsock_conn_free(conn);
+    return result;
+}
+
+static int snapshot(struct vmm *vmm, struct vmm_machine *machine, uint32_t memory_mib,
+                    int timeout_ms, struct error *err)
+{
+    const bool apart = machine->apart && machine->generation == 0;
+    (void)memory_mib;
+    cleanup_close int file =
+        priv_open(vmm->config.priv, machine->instance, PRIV_SOCKET_STAGED, 0, err);
+    return file < 0 ? -1 : vmm_qmp_save(machine->api, file, apart, timeout_ms, err);
+}
+
 static int start(struct vmm_machine *machine, struct error *err)
 {
     return vmm_qmp_command(machine->api, "cont", VMM_API_TIMEOUT_MS, err);
@@ -62,7 +94,7 @@ static int hello(struct vmm_machine *machine, int64_t deadline_ms, struct vsock_
     for (;;) {
         struct error late = {0}, unseen = {0};
         int64_t look_ms = clock_mono_ms() + HELLO_LOOK_MS;
-        if (look_ms >= deadline_ms)
+        if (look_ms >= deadline_ms || machine->generation > 0) /* that one does not boot */
             return hello_once(machine, deadline_ms, ret, err);
         if (hello_once(machine, look_ms, ret, &late) == 0)
             return 0;
@@ -96,7 +128,7 @@ static int pause_guest(struct vmm_machine *machine, int timeout_ms, struct error
 
 static int resume(struct vmm_machine *machine, int timeout_ms, struct error *err)
 {
-    return vmm_qmp_command(machine->api, "cont", timeout_ms, err);
+    return vmm_qmp_resume(machine->api, timeout_ms, err);
 }
 
 /* What an event says: SHUTDOWN's reason is of the list in QEMU's qapi/run-state.json. */
@@ -188,6 +220,9 @@ const struct vmm_hypervisor vmm_qemu = {
     .configure = configure,
     .start = start,
     .hello = hello,
+    .load = load,
+    .restore = restore,
+    .snapshot = snapshot,
     .reopen = reopen,
     .alive = alive,
     .pause = pause_guest,

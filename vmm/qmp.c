@@ -1,7 +1,7 @@
 /* Commands on QEMU's monitor protocol: JSON lines, a greeting, capabilities, then the commands.
  * (QEMU docs/interop/qmp-spec.) The peer is a confined but untrusted process: bounded, with a
  * deadline. */
-#include "vmm/internal.h"
+#include "vmm/qmp_internal.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -9,20 +9,12 @@
 #include <sys/un.h>
 
 enum {
-    LINE_MAX_BYTES = 131072, /* the registers of VMM_VCPUS_MAX processors */
     HALTED_SAMPLES = 10,
     HALTED_PAUSE_MS = 100,
 };
 
-struct qmp {
-    int fd;
-    int64_t deadline_ms;
-    size_t len;
-    char line[LINE_MAX_BYTES];
-};
-
 /* The next line as JSON. */
-static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
+int vmm_qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
 {
     for (;;) {
         char *end = memchr(qmp->line, '\n', qmp->len);
@@ -34,12 +26,15 @@ static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
             qmp->len -= used;
             return result;
         }
-        struct pollfd p = {.fd = qmp->fd, .events = POLLIN};
+        struct pollfd fds[] = {{.fd = qmp->fd, .events = POLLIN},
+                               {.fd = qmp->gone, .events = POLLIN}};
         int left = clock_left_ms(qmp->deadline_ms); /* events without end do not get past it */
         if (qmp->len == sizeof(qmp->line))
             return error_set(err, ERR_HYPERVISOR, 0, "QEMU's monitor answers without end");
-        if (left == 0 || poll(&p, 1, left) <= 0)
+        if (left == 0 || poll(fds, COUNT_OF(fds), left) <= 0)
             return error_set(err, ERR_HYPERVISOR_TIMEOUT, 0, "QEMU's monitor does not answer");
+        if (fds[0].revents == 0)
+            return error_set(err, ERR_CANCELLED, 0, "the VM was ended while QEMU was at work");
         ssize_t n = read(qmp->fd, qmp->line + qmp->len, sizeof(qmp->line) - qmp->len);
         if (n <= 0)
             return error_set(err, ERR_HYPERVISOR, n < 0 ? errno : 0, "QEMU's monitor went away");
@@ -47,9 +42,31 @@ static int qmp_read(struct qmp *qmp, cJSON **ret, struct error *err)
     }
 }
 
-/* `arguments`: JSON, or NULL. *ret (caller deletes; NULL: not wanted): what QEMU returned. */
-static int qmp_execute(struct qmp *qmp, const char *command, const char *arguments, cJSON **ret,
-                       struct error *err)
+/* One byte at least goes with the descriptor, so all of the command does. */
+static int qmp_send(const struct qmp *qmp, char *text, size_t len, int fd, struct error *err)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {.iov_base = text, .iov_len = len};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control);
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    }
+    if (sendmsg(qmp->fd, &message, MSG_NOSIGNAL) != (ssize_t)len)
+        return error_set(err, ERR_HYPERVISOR, errno, "writing to QEMU's monitor");
+    return 0;
+}
+
+/* `fd` or -1: goes with it. */
+static int execute(struct qmp *qmp, const char *command, const char *arguments, int fd, cJSON **ret,
+                   struct error *err)
 {
     cleanup_json cJSON *request = cJSON_CreateObject();
     json_add_string(request, "execute", command);
@@ -60,12 +77,13 @@ static int qmp_execute(struct qmp *qmp, const char *command, const char *argumen
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for QEMU's monitor");
     size_t len = strlen(text);
     text[len] = '\n'; /* in the place of the NUL */
-    if (send(qmp->fd, text, len + 1, MSG_NOSIGNAL) != (ssize_t)len + 1)
-        return error_set(err, ERR_HYPERVISOR, errno, "writing to QEMU's monitor");
+    if (qmp_send(qmp, text, len + 1, fd, err) < 0)
+        return -1;
     for (;;) {
         cleanup_json cJSON *reply = NULL;
-        if (qmp_read(qmp, &reply, err) < 0)
+        if (vmm_qmp_read(qmp, &reply, err) < 0)
             return -1;
+        vmm_qmp_hear(qmp, reply);
         cJSON *value = cJSON_DetachItemFromObjectCaseSensitive(reply, "return");
         if (value != NULL) {
             if (ret != NULL)
@@ -79,7 +97,20 @@ static int qmp_execute(struct qmp *qmp, const char *command, const char *argumen
     }
 }
 
-static struct qmp *qmp_open(int fd, int64_t deadline_ms, struct error *err)
+int vmm_qmp_execute(struct qmp *qmp, const char *command, const char *arguments, cJSON **ret,
+                    struct error *err)
+{
+    return execute(qmp, command, arguments, -1, ret, err);
+}
+
+int vmm_qmp_lend(struct qmp *qmp, int fd, const char *name, struct error *err)
+{
+    char arguments[64];
+    snprintf(arguments, sizeof(arguments), "{\"fdname\":\"%s\"}", name);
+    return execute(qmp, "getfd", arguments, fd, NULL, err);
+}
+
+struct qmp *vmm_qmp_open(int fd, int64_t deadline_ms, struct error *err)
 {
     cleanup_free struct qmp *qmp = calloc(1, sizeof(*qmp));
     if (qmp == NULL) {
@@ -87,26 +118,27 @@ static struct qmp *qmp_open(int fd, int64_t deadline_ms, struct error *err)
         return NULL;
     }
     qmp->fd = fd;
+    qmp->gone = -1;
     qmp->deadline_ms = deadline_ms;
     cleanup_json cJSON *greeting = NULL;
-    if (qmp_read(qmp, &greeting, err) < 0 ||
-        qmp_execute(qmp, "qmp_capabilities", NULL, NULL, err) < 0)
+    if (vmm_qmp_read(qmp, &greeting, err) < 0 ||
+        vmm_qmp_execute(qmp, "qmp_capabilities", NULL, NULL, err) < 0)
         return NULL;
     return TAKE_PTR(qmp);
 }
 
 int vmm_qmp_talk(int fd, const char *command, int timeout_ms, struct error *err)
 {
-    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + timeout_ms, err);
-    return qmp == NULL ? -1 : qmp_execute(qmp, command, NULL, NULL, err);
+    cleanup_free struct qmp *qmp = vmm_qmp_open(fd, clock_mono_ms() + timeout_ms, err);
+    return qmp == NULL ? -1 : vmm_qmp_execute(qmp, command, NULL, NULL, err);
 }
 
 /* What does not run is paused, whatever stopped it. */
 int vmm_qmp_status(int fd, int timeout_ms, bool *ret_paused, struct error *err)
 {
     cleanup_json cJSON *status = NULL;
-    cleanup_free struct qmp *qmp = qmp_open(fd, clock_mono_ms() + timeout_ms, err);
-    if (qmp == NULL || qmp_execute(qmp, "query-status", NULL, &status, err) < 0)
+    cleanup_free struct qmp *qmp = vmm_qmp_open(fd, clock_mono_ms() + timeout_ms, err);
+    if (qmp == NULL || vmm_qmp_execute(qmp, "query-status", NULL, &status, err) < 0)
         return -1;
     *ret_paused = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(status, "running"));
     return 0;
@@ -116,8 +148,8 @@ int vmm_qmp_status(int fd, int timeout_ms, bool *ret_paused, struct error *err)
 static int halted_now(struct qmp *qmp, struct error *err)
 {
     cleanup_json cJSON *registers = NULL;
-    if (qmp_execute(qmp, "human-monitor-command", "{\"command-line\":\"info registers -a\"}",
-                    &registers, err) < 0)
+    if (vmm_qmp_execute(qmp, "human-monitor-command", "{\"command-line\":\"info registers -a\"}",
+                        &registers, err) < 0)
         return -1;
     const char *text = cJSON_GetStringValue(registers);
     return text != NULL && strstr(text, "HLT=1") != NULL && strstr(text, "HLT=0") == NULL;
@@ -138,14 +170,14 @@ static int halted_for_long(struct qmp *qmp, struct error *err)
 /* QEMU runs with -no-reboot, which holds for our resets too unless lifted. */
 static int reset(struct qmp *qmp, struct error *err)
 {
-    return qmp_execute(qmp, "set-action", "{\"reboot\":\"reset\"}", NULL, err) < 0 ||
-                   qmp_execute(qmp, "system_reset", NULL, NULL, err) < 0 ||
-                   qmp_execute(qmp, "set-action", "{\"reboot\":\"shutdown\"}", NULL, err) < 0
+    return vmm_qmp_execute(qmp, "set-action", "{\"reboot\":\"reset\"}", NULL, err) < 0 ||
+                   vmm_qmp_execute(qmp, "system_reset", NULL, NULL, err) < 0 ||
+                   vmm_qmp_execute(qmp, "set-action", "{\"reboot\":\"shutdown\"}", NULL, err) < 0
                ? -1
                : 0;
 }
 
-static int qmp_connect(int socket_fd, struct error *err)
+int vmm_qmp_connect(int socket_fd, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", socket_fd);
@@ -157,13 +189,13 @@ static int qmp_connect(int socket_fd, struct error *err)
 
 int vmm_qmp_command(int socket_fd, const char *command, int timeout_ms, struct error *err)
 {
-    cleanup_close int fd = qmp_connect(socket_fd, err);
+    cleanup_close int fd = vmm_qmp_connect(socket_fd, err);
     return fd < 0 ? -1 : vmm_qmp_talk(fd, command, timeout_ms, err);
 }
 
 int vmm_qmp_alive(int socket_fd, int timeout_ms, bool *ret_paused, struct error *err)
 {
-    cleanup_close int fd = qmp_connect(socket_fd, err);
+    cleanup_close int fd = vmm_qmp_connect(socket_fd, err);
     return fd < 0 ? -1 : vmm_qmp_status(fd, timeout_ms, ret_paused, err);
 }
 
@@ -171,7 +203,7 @@ int vmm_qmp_alive(int socket_fd, int timeout_ms, bool *ret_paused, struct error 
 int vmm_qmp_listen(int socket_fd, struct error *err)
 {
     static const char begin[] = "{\"execute\":\"qmp_capabilities\"}\n";
-    cleanup_close int fd = qmp_connect(socket_fd, err);
+    cleanup_close int fd = vmm_qmp_connect(socket_fd, err);
     if (fd < 0)
         return -1;
     if (send(fd, begin, strlen(begin), MSG_NOSIGNAL) != (ssize_t)strlen(begin))
@@ -181,10 +213,10 @@ int vmm_qmp_listen(int socket_fd, struct error *err)
 
 int vmm_qmp_reset_if_halted(int socket_fd, int64_t deadline_ms, struct error *err)
 {
-    cleanup_close int fd = qmp_connect(socket_fd, err);
+    cleanup_close int fd = vmm_qmp_connect(socket_fd, err);
     if (fd < 0)
         return -1;
-    cleanup_free struct qmp *qmp = qmp_open(fd, deadline_ms, err);
+    cleanup_free struct qmp *qmp = vmm_qmp_open(fd, deadline_ms, err);
     if (qmp == NULL)
         return -1;
     int halted = halted_for_long(qmp, err);

@@ -1,5 +1,5 @@
-/* What the reaper looks for now and then, beyond the VMs it watches: rows without a VM, and
- * certificates that nobody needs any more. */
+/* What the reaper looks for now and then, beyond the VMs it watches: rows without a VM,
+ * snapshots without a row, and certificates that nobody needs any more. */
 #include "vmm/internal.h"
 
 enum { CERTIFICATES_DAYS = 30, AGE_MS = 3600 * 1000 };
@@ -32,6 +32,7 @@ void vmm_sweep(struct vmm *vmm)
     const struct vmm_observer *observer = &vmm->config.observer;
     cleanup_free char(*names)[ID_INSTANCE_SIZE] = NULL;
     size_t count = 0;
+    vmm_forget_again(vmm);
     struct error unlisted = {0}; /* what fails is tried again with the next sweep */
     if (store_vm_instances(vmm->config.store, &names, &count, &unlisted) < 0)
         return;

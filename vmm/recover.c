@@ -1,6 +1,7 @@
 /* After a restart: what agrees is kept, everything else is undone. Runs before anything is served.
  */
-#include "vmm/internal.h"
+#include "vmm/pool.h"
+#include "vmm/template.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -97,6 +98,10 @@ static int try_adopt(struct vmm *vmm, struct store_vm *row, const struct priv_in
         vmm_audit_guards(vmm, row->instance, STORE_AUDIT_ADOPTED);
         end_use(vmm, row);
         machine->unsure = true; /* whether it is paused; its VMM is asked for that later */
+        machine->cut = row->state == STORE_PAUSED; /* a snapshot may have been made of it */
+        machine->saved = true;
+        machine->generation = instance->generation;
+        vmm_snapshot_recover_vm(vmm, machine, row->state == STORE_RUNNING);
         vmm_machine_up(vmm, machine, row, clock_mono_ms());
     } else {
         bool gone = err->code == ERR_VMM_EXITED || vmm_machine_gone_after(machine, err);
@@ -149,26 +154,52 @@ static void end_row(struct recovery *r, const struct store_vm *row, enum store_s
         atomic_fetch_add(state == STORE_LOST ? &r->lost : &r->undone, 1);
 }
 
-static void recover_row(struct recovery *r, struct store_vm *row)
+static void adopt_row(struct recovery *r, struct store_vm *row,
+                      const struct priv_instance *instance)
 {
-    const struct priv_instance *instance = find_instance(r, row->instance);
     struct error err = {0};
-    int adopted;
-    if (strcmp(row->boot, r->vmm->boot) != 0)
-        end_row(r, row, STORE_LOST, "host_reboot", "the host was restarted");
-    else if (row->state == STORE_CREATING)
-        end_row(r, row, STORE_FAILED, "daemon_restart",
-                "motted was restarted while it was created");
-    else if (row->state == STORE_DELETING)
-        end_row(r, row, STORE_EXITED, "deleted", "");
-    else if (instance == NULL || instance->state != PRIV_LAUNCHED || !instance->alive)
-        end_row(r, row, STORE_LOST, "", ""); /* what the host still knows must do */
-    else if ((adopted = adopt(r->vmm, row, instance, &err)) == 0)
+    int adopted = adopt(r->vmm, row, instance, &err);
+    if (adopted == 0)
         atomic_fetch_add(&r->adopted, 1);
     else if (adopted > 0 && error_is_shortage(&err))
         leave_row(r, row, &err);
     else
         end_row(r, row, STORE_LOST, "daemon_restart", err.msg); /* or what adopt() found */
+}
+
+/* All forks that were asked for, or none: while their snapshot is there they were not answered. */
+static void adopt_clone(struct recovery *r, struct store_vm *row,
+                        const struct priv_instance *instance)
+{
+    struct error err = {0};
+    bool forking = false;
+    if (store_snapshot_forking(r->vmm->config.store, row->snapshot, &forking, &err) < 0)
+        leave_row(r, row, &err);
+    else if (forking)
+        end_row(r, row, STORE_FAILED, "daemon_restart",
+                "motted was restarted while it and others were forked");
+    else
+        adopt_row(r, row, instance);
+}
+
+static void recover_row(struct recovery *r, struct store_vm *row)
+{
+    const struct priv_instance *instance = find_instance(r, row->instance);
+    if (strcmp(row->boot, r->vmm->boot) != 0)
+        end_row(r, row, STORE_LOST, "host_reboot", "the host was restarted");
+    else if (row->state == STORE_CREATING)
+        end_row(r, row, STORE_FAILED, "daemon_restart",
+                "motted was restarted while it was created");
+    else if (row->purpose == STORE_FOR_TEMPLATE)
+        end_row(r, row, STORE_EXITED, "daemon_restart", "a snapshot of its image was being made");
+    else if (row->state == STORE_DELETING)
+        end_row(r, row, STORE_EXITED, "deleted", "");
+    else if (instance == NULL || instance->state != PRIV_LAUNCHED || !instance->alive)
+        end_row(r, row, STORE_LOST, "", ""); /* what the host still knows must do */
+    else if (row->snapshot[0] != '\0')
+        adopt_clone(r, row, instance);
+    else
+        adopt_row(r, row, instance);
 }
 
 static void recover_instance(struct recovery *r, const struct priv_instance *instance)
@@ -260,7 +291,8 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
 {
     cleanup(recovery_release) struct recovery r = {.vmm = vmm, .lock = PTHREAD_MUTEX_INITIALIZER};
     if (store_vm_all(vmm->config.store, &r.rows, &r.row_count, err) < 0 ||
-        list_instances(&r, err) < 0 || refuse_foreign_inventory(&r, err) < 0)
+        list_instances(&r, err) < 0 || refuse_foreign_inventory(&r, err) < 0 ||
+        store_events_boot(vmm->config.store, vmm->boot, err) < 0)
         return -1;
     vmm_age(vmm);
     pthread_t threads[WORKERS];
@@ -278,8 +310,12 @@ int vmm_recover(struct vmm *vmm, struct vmm_recovered *ret, struct error *err)
     if (r.failed > 0)
         return error_set(err, ERR_INTERNAL, 0,
                          "%u VMs could not be cleaned up; `motted leftovers` lists them", r.failed);
+    if (vmm_snapshot_recover(vmm, err) < 0)
+        return -1;
+    vmm_image_snapshots_recover(vmm);
     pthread_mutex_lock(&vmm->lock);
     vmm->recovered = true;
+    vmm_pool_news(vmm);
     pthread_cond_broadcast(&vmm->changed);
     pthread_mutex_unlock(&vmm->lock);
     *ret = (struct vmm_recovered){.adopted = r.adopted, .undone = r.undone, .lost = r.lost};

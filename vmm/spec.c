@@ -3,14 +3,14 @@
 
 #include <stddef.h>
 
-enum { LABELS_MAX = 32, LABEL_KEY_MAX = 63, LABEL_VALUE_MAX = 256, DISK_MAX_MIB = 1 << 20 };
+enum { LABEL_KEY_MAX = 63, LABEL_VALUE_MAX = 256, DISK_MAX_MIB = 1 << 20 };
 
 struct request {
-    char *id, *image, *seccomp, *on_unresponsive; /* owned */
+    char *id, *image, *seccomp, *on_unresponsive, *snapshot; /* owned */
     uint32_t vcpus, memory_mib, disk_mib;
     int64_t ttl_s;
     const cJSON *labels, *idle;
-    bool enable_networking;
+    bool enable_networking, cold;
 };
 
 /* The host's own limits are checked after this: they are not constants. */
@@ -25,7 +25,9 @@ static const struct json_field fields[] = {
     {"ttl_s", JSON_I64, offsetof(struct request, ttl_s), false, 1, VMM_TTL_MAX_S},
     {"idle", JSON_OBJECT, offsetof(struct request, idle), false, 0, 2},
     {"on_unresponsive", JSON_STRING, offsetof(struct request, on_unresponsive), false, 0, 4096},
-    {"labels", JSON_OBJECT, offsetof(struct request, labels), false, 0, LABELS_MAX},
+    {"labels", JSON_OBJECT, offsetof(struct request, labels), false, 0, VMM_LABELS_MAX},
+    {"snapshot", JSON_STRING, offsetof(struct request, snapshot), false, 0, 4096},
+    {"cold", JSON_BOOL, offsetof(struct request, cold), false, 0, 0},
     {"enable_networking", JSON_BOOL, offsetof(struct request, enable_networking), false, 0, 0},
 };
 
@@ -46,6 +48,7 @@ static void request_release(struct request *request)
     free(request->image);
     free(request->seccomp);
     free(request->on_unresponsive);
+    free(request->snapshot);
 }
 
 static int check_id(const char *id, struct vmm_spec *spec, struct error *err)
@@ -103,7 +106,6 @@ static int check_shape(const struct request *request, const struct priv_host *ho
     spec->vcpus = request->vcpus;
     spec->memory_mib = request->memory_mib;
     spec->disk_mib = request->disk_mib;
-    spec->ttl_s = request->ttl_s;
     return 0;
 }
 
@@ -155,14 +157,15 @@ static int by_key(const void *a, const void *b)
     return strcmp((*left)->string, (*right)->string);
 }
 
-/* The labels as one JSON object, keys sorted, so that equal labels are equal text. */
-static int check_labels(const cJSON *labels, struct vmm_spec *spec, struct error *err)
+int vmm_labels(const cJSON *labels, char out[static STORE_LABELS_MAX], struct error *err)
 {
-    const cJSON *sorted[LABELS_MAX];
+    const cJSON *sorted[VMM_LABELS_MAX];
     size_t count = 0;
     const cJSON *label = NULL;
     cJSON_ArrayForEach(label, labels)
     {
+        if (count == VMM_LABELS_MAX)
+            return error_set(err, ERR_FIELD_RANGE, 0, "labels: at most %d of them", VMM_LABELS_MAX);
         if (!label_key_valid(label->string))
             return error_set(err, ERR_FIELD_VALUE, 0,
                              "labels: a key is 1 to %d of A-Z a-z 0-9 . _ / -", LABEL_KEY_MAX);
@@ -181,10 +184,10 @@ static int check_labels(const cJSON *labels, struct vmm_spec *spec, struct error
     cleanup_free char *text = failed ? NULL : json_print(object);
     if (text == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading labels");
-    if (strlen(text) >= sizeof(spec->labels))
-        return error_set(err, ERR_FIELD_RANGE, 0, "labels: at most %zu bytes of JSON in all",
-                         sizeof(spec->labels) - 1);
-    snprintf(spec->labels, sizeof(spec->labels), "%s", text);
+    if (strlen(text) >= STORE_LABELS_MAX)
+        return error_set(err, ERR_FIELD_RANGE, 0, "labels: at most %d bytes of JSON in all",
+                         STORE_LABELS_MAX - 1);
+    snprintf(out, STORE_LABELS_MAX, "%s", text);
     return 0;
 }
 
@@ -198,18 +201,28 @@ static int check_image(const char *name, int state_dir, struct vmm_spec *spec, s
     return image_kernel_load(state_dir, spec->image.kernel, &spec->kernel, err);
 }
 
-static int check(const struct request *request, const struct priv_host *host, int state_dir,
-                 const char *default_image, struct vmm_spec *spec, struct error *err)
+/* What a booted and a restored VM have in common. */
+static int check_common(const struct request *request, struct vmm_spec *spec, struct error *err)
 {
     if (request->enable_networking)
         return error_set(err, ERR_NETWORKING_REFUSED, 0,
                          "enable_networking: a VM has no network card; it speaks to the host over "
                          "vsock only");
-    if (check_id(request->id, spec, err) < 0 ||
+    spec->ttl_s = request->ttl_s;
+    spec->cold = request->cold;
+    return check_id(request->id, spec, err) < 0 || check_idle(request->idle, spec, err) < 0 ||
+                   check_policy(request->on_unresponsive, spec, err) < 0 ||
+                   vmm_labels(request->labels, spec->labels, err) < 0
+               ? -1
+               : 0;
+}
+
+static int check(const struct request *request, const struct priv_host *host, int state_dir,
+                 const char *default_image, struct vmm_spec *spec, struct error *err)
+{
+    if (check_common(request, spec, err) < 0 ||
         check_seccomp(request->seccomp, host, spec, err) < 0 ||
-        check_shape(request, host, spec, err) < 0 || check_idle(request->idle, spec, err) < 0 ||
-        check_policy(request->on_unresponsive, spec, err) < 0 ||
-        check_labels(request->labels, spec, err) < 0)
+        check_shape(request, host, spec, err) < 0)
         return -1;
     if (check_image(request->image != NULL ? request->image : default_image, state_dir, spec, err) <
         0)
@@ -221,17 +234,63 @@ static int check(const struct request *request, const struct priv_host *host, in
     return 0;
 }
 
+/* With the defaults. */
+static int decode(const cJSON *body, struct request *request, struct vmm_spec **ret,
+                  struct error *err)
+{
+    *request = (struct request){
+        .vcpus = 1, .memory_mib = VMM_MEMORY_DEFAULT_MIB, .ttl_s = VMM_TTL_DEFAULT_S};
+    if (json_decode(body, fields, COUNT_OF(fields), request, err) < 0)
+        return -1;
+    *ret = calloc(1, sizeof(**ret));
+    return *ret != NULL ? 0
+                        : error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading a spec");
+}
+
 int vmm_spec_new(const cJSON *body, const struct priv_host *host, int state_dir,
                  const char *default_image, struct vmm_spec **ret, struct error *err)
 {
-    cleanup(request_release) struct request request = {
-        .vcpus = 1, .memory_mib = 256, .ttl_s = VMM_TTL_DEFAULT_S};
-    if (json_decode(body, fields, COUNT_OF(fields), &request, err) < 0)
+    cleanup(request_release) struct request request = {0};
+    cleanup_free struct vmm_spec *spec = NULL;
+    if (decode(body, &request, &spec, err) < 0 ||
+        check(&request, host, state_dir, default_image, spec, err) < 0)
         return -1;
-    cleanup_free struct vmm_spec *spec = calloc(1, sizeof(*spec));
-    if (spec == NULL)
-        return error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading a spec");
-    if (check(&request, host, state_dir, default_image, spec, err) < 0)
+    *ret = TAKE_PTR(spec);
+    return 0;
+}
+
+static int refuse_made_of(const cJSON *body, struct error *err)
+{
+    static const char *const names[] = {"image",    "vcpus",   "memory_mib",
+                                        "disk_mib", "seccomp", "cold"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (cJSON_GetObjectItemCaseSensitive(body, names[i]) != NULL)
+            return error_set(err, ERR_FIELD_VALUE, 0, "%s: is the snapshot's; leave it out",
+                             names[i]);
+    return 0;
+}
+
+/* Of the snapshot that its owner's row tells of; the root half compares again. */
+static int take_shape(const struct store_snapshot *snapshot, int state_dir, struct vmm_spec *spec,
+                      struct error *err)
+{
+    for (size_t level = PRIV_SECCOMP_MINIMAL; level < COUNT_OF(seccomp_names); level++)
+        if (strcmp(snapshot->seccomp, seccomp_names[level]) == 0)
+            spec->seccomp = (enum priv_seccomp)level;
+    spec->vcpus = snapshot->vcpus;
+    spec->memory_mib = snapshot->memory_mib;
+    spec->disk_mib = snapshot->disk_mib;
+    memcpy(spec->snapshot, snapshot->id, sizeof(spec->snapshot));
+    return image_find_digest(state_dir, snapshot->image_digest, &spec->image, err);
+}
+
+int vmm_spec_new_restored(const cJSON *body, const struct store_snapshot *snapshot, int state_dir,
+                          struct vmm_spec **ret, struct error *err)
+{
+    cleanup(request_release) struct request request = {0};
+    cleanup_free struct vmm_spec *spec = NULL;
+    if (refuse_made_of(body, err) < 0 || decode(body, &request, &spec, err) < 0 ||
+        check_common(&request, spec, err) < 0 || take_shape(snapshot, state_dir, spec, err) < 0)
         return -1;
     *ret = TAKE_PTR(spec);
     return 0;
@@ -240,4 +299,9 @@ int vmm_spec_new(const cJSON *body, const struct priv_host *host, int state_dir,
 void vmm_spec_free(struct vmm_spec *spec)
 {
     free(spec);
+}
+
+void vmm_spec_keep(struct vmm_spec *spec, const struct store_keep *keep)
+{
+    spec->keep = keep != NULL ? *keep : (struct store_keep){0};
 }

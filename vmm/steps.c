@@ -1,23 +1,24 @@
 /* What each step of a spawn does and how it is undone. Each calls one module. */
 #include "vmm/steps.h"
+#include "vmm/pool.h"
+#include "vmm/template.h"
 
 #include <errno.h>
 
 /* ---- admit: a reserved instance, and the intent row before the first side effect ---- */
 
-static int check_capacity(struct vmm_spawning *spawn, struct error *err)
+/* *ret_need_mib: how much memory is missing. */
+static int check_capacity(struct vmm_spawning *spawn, uint64_t *ret_need_mib, struct error *err)
 {
     struct vmm *vmm = spawn->vmm;
     struct store_totals totals;
     struct priv_host host;
-    struct store_cordon cordon;
     vmm_host(vmm, &host);
-    if (store_cordon_get(vmm->config.store, &cordon, err) < 0)
+    /* before room is made: who is refused ends nothing of the pool's */
+    if (store_vm_admissible(vmm->config.store, &spawn->row, err) < 0 ||
+        store_totals(vmm->config.store, &totals, err) < 0)
         return -1;
-    if (cordon.set) /* the insert asks again; here nothing has been done yet */
-        return store_cordon_refuse(&cordon, err);
-    if (store_totals(vmm->config.store, &totals, err) < 0)
-        return -1;
+    *ret_need_mib = totals.memory_mib + spawn->spec->memory_mib - host.total_memory_mib;
     if (totals.memory_mib + spawn->spec->memory_mib > host.total_memory_mib)
         return error_set(err, ERR_CAPACITY, 0,
                          "memory: %llu of %u MiB are taken, %u more do not fit; delete a VM or try "
@@ -32,12 +33,10 @@ static int check_capacity(struct vmm_spawning *spawn, struct error *err)
     return 0;
 }
 
-static void fill_row(struct vmm_spawning *spawn)
+void vmm_row_fill(struct vmm *vmm, const struct vmm_spec *spec, struct store_vm *row)
 {
-    const struct vmm_spec *spec = spawn->spec;
-    struct store_vm *row = &spawn->row;
     struct priv_host host;
-    vmm_host(spawn->vmm, &host);
+    vmm_host(vmm, &host);
     memcpy(row->id, spec->id, sizeof(row->id));
     row->state = STORE_CREATING;
     memcpy(row->image, spec->image.name, sizeof(row->image));
@@ -46,7 +45,7 @@ static void fill_row(struct vmm_spawning *spawn)
     row->memory_mib = spec->memory_mib;
     row->disk_mib = spec->disk_mib;
     snprintf(row->seccomp, sizeof(row->seccomp), "%s", vmm_seccomp_name(spec->seccomp));
-    snprintf(row->hypervisor, sizeof(row->hypervisor), "%s", spawn->vmm->hypervisor->name);
+    snprintf(row->hypervisor, sizeof(row->hypervisor), "%s", vmm->hypervisor->name);
     row->emulated = host.emulated != 0;
     row->without = host.without;
     row->layout = STORE_LAYOUT;
@@ -54,18 +53,51 @@ static void fill_row(struct vmm_spawning *spawn)
     row->idle_s = spec->idle_s;
     row->on_unresponsive = spec->on_unresponsive;
     row->created_wall_ms = row->state_wall_ms = clock_wall_ms();
-    memcpy(row->boot, spawn->vmm->boot, sizeof(row->boot));
+    memcpy(row->boot, vmm->boot, sizeof(row->boot));
     memcpy(row->labels, spec->labels, sizeof(row->labels));
+    memcpy(row->snapshot, spec->snapshot, sizeof(row->snapshot));
+    row->purpose = spec->purpose;
+    row->source = spec->snapshot[0] != '\0' ? STORE_FROM_SNAPSHOT : STORE_FROM_BOOT;
+}
+
+void vmm_row_live(struct store_vm *row)
+{
+    row->state = STORE_RUNNING;
+    row->state_wall_ms = clock_wall_ms();
+    row->expires_boot_ms = clock_boot_ms() + row->ttl_s * 1000;
+    row->expires_wall_ms = row->state_wall_ms + row->ttl_s * 1000;
+    row->idle_since_boot_ms = clock_boot_ms();
+}
+
+/* What the service does for itself makes room for a caller's. */
+static bool make_room(struct vmm_spawning *spawn, uint64_t need_mib, struct error *err)
+{
+    if (err->code != ERR_CAPACITY || spawn->spec->purpose != STORE_FOR_CALLER ||
+        !(vmm_template_yield(spawn->vmm) || vmm_pool_yield(spawn->vmm, need_mib)))
+        return false;
+    *err = (struct error){0};
+    return true;
+}
+
+static int reserve(struct vmm_spawning *spawn, struct error *err)
+{
+    struct store_vm *row = &spawn->row;
+    uint64_t need_mib = 0;
+    vmm_row_fill(spawn->vmm, spawn->spec, row);
+    while (check_capacity(spawn, &need_mib, err) < 0)
+        if (!make_room(spawn, need_mib, err))
+            return -1;
+    while (priv_reserve(spawn->vmm->config.priv, row->instance, row->chain, &row->uid, err) < 0)
+        if (!make_room(spawn, 0, err))
+            return -1;
+    return 0;
 }
 
 static int admit(struct vmm_spawning *spawn, struct error *err)
 {
     struct vmm *vmm = spawn->vmm;
     struct store_vm *row = &spawn->row;
-    if (check_capacity(spawn, err) < 0)
-        return -1;
-    fill_row(spawn);
-    if (priv_reserve(vmm->config.priv, row->instance, row->chain, &row->uid, err) < 0)
+    if (reserve(spawn, err) < 0)
         return -1;
     spawn->machine = vmm_machine_new(vmm, row->instance, err);
     if (spawn->machine != NULL && store_vm_insert(vmm->config.store, row, err) == 0)
@@ -137,36 +169,91 @@ static void undo_instance(struct vmm_spawning *spawn)
     (void)kill_instance(spawn, &err);
 }
 
+static bool is_restore(const struct vmm_spawning *spawn)
+{
+    return spawn->from[0] != '\0';
+}
+
 /* ---- launch: the jailed VMM, nothing of the guest yet ---- */
+
+static void choose_source(struct vmm_spawning *spawn)
+{
+    memcpy(spawn->from, spawn->spec->snapshot, sizeof(spawn->from));
+    if (!vmm_template_serves(spawn->vmm, spawn->spec))
+        return;
+    vmm_image_snapshot_find(spawn->vmm, spawn->spec, spawn->from);
+    spawn->of_image = is_restore(spawn);
+}
+
+static int launch_from(struct vmm_spawning *spawn, struct priv_launched *ret, struct error *err)
+{
+    struct priv_client *priv = spawn->vmm->config.priv;
+    const char *instance = spawn->row.instance;
+    const uint8_t *image = spawn->spec->image.digest;
+    if (is_restore(spawn))
+        return priv_launch_snapshot(priv, instance, image, spawn->from, ret, err);
+    bool template = spawn->spec->purpose == STORE_FOR_TEMPLATE;
+    return (template ? priv_launch_template : priv_launch)(priv, instance, image, ret, err);
+}
+
+/* The root half refuses to restore it, with no effect: it can still boot. */
+static bool refuses_snapshot(const struct error *err)
+{
+    return err->code == ERR_SNAPSHOT_MISMATCH || err->code == ERR_SNAPSHOT_DAMAGED ||
+           err->code == ERR_SNAPSHOT_UNKNOWN;
+}
 
 static int launch(struct vmm_spawning *spawn, struct error *err)
 {
     struct vmm_machine *machine = spawn->machine;
     struct priv_launched launched;
-    if (priv_launch(spawn->vmm->config.priv, spawn->row.instance, spawn->spec->image.digest,
-                    &launched, err) < 0)
+    choose_source(spawn);
+    int result = launch_from(spawn, &launched, err);
+    if (result < 0 && spawn->of_image && refuses_snapshot(err)) {
+        vmm_image_snapshot_reject(spawn->vmm, spawn->spec, spawn->from, VMM_IMAGE_REFUSED, err);
+        spawn->from[0] = '\0';
+        spawn->of_image = false;
+        *err = (struct error){0};
+        result = launch_from(spawn, &launched, err);
+    }
+    if (result < 0)
         return -1;
+    spawn->row.source = is_restore(spawn) ? STORE_FROM_SNAPSHOT : STORE_FROM_BOOT;
+    machine->generation = launched.generation;
+    machine->apart = launched.apart;
     machine->hello = launched.hello;
     memcpy(machine->token, launched.token, sizeof(machine->token));
+    memcpy(machine->snapshot_token, launched.snapshot_token, sizeof(machine->snapshot_token));
     return vmm_machine_attach(spawn->vmm, machine, launched.pidfd, launched.console, launched.log,
                               err);
 }
 
 static int configure(struct vmm_spawning *spawn, struct error *err)
 {
-    return spawn->vmm->hypervisor->configure(spawn->vmm, spawn->machine, spawn->spec, err);
+    const struct vmm_hypervisor *hypervisor = spawn->vmm->hypervisor;
+    if (is_restore(spawn))
+        return hypervisor->load(spawn->vmm, spawn->machine, spawn->spec, err);
+    return hypervisor->configure(spawn->vmm, spawn->machine, spawn->spec, err);
 }
 
 /* ---- start: and every guard read back from the kernel before the guest may do anything ---- */
 
-static int start(struct vmm_spawning *spawn, struct error *err)
+static int check(struct vmm_spawning *spawn, struct error *err)
 {
-    if (spawn->vmm->hypervisor->start(spawn->machine, err) < 0)
-        return -1;
     if (vmm_isolation_check(spawn->vmm, spawn->row.instance, err) < 0)
         return -1;
     vmm_audit_guards(spawn->vmm, spawn->row.instance, STORE_AUDIT_GUARDS_CHECKED);
     return 0;
+}
+
+/* A VMM that boots has all its threads, and their filters, when it has started; one that was restored
+ * has them before. */
+static int start(struct vmm_spawning *spawn, struct error *err)
+{
+    const struct vmm_hypervisor *hypervisor = spawn->vmm->hypervisor;
+    if (!is_restore(spawn))
+        return hypervisor->start(spawn->machine, err) < 0 ? -1 : check(spawn, err);
+    return check(spawn, err) < 0 ? -1 : hypervisor->resume(spawn->machine, VMM_API_TIMEOUT_MS, err);
 }
 
 /* One hello a boot: with the listener gone a guest cannot make the host hold connections, and what
@@ -177,12 +264,24 @@ static void stop_listening(struct vmm_machine *machine)
     machine->hello = -1;
 }
 
+/* The agent that speaks has begun anew, or this is not the one that was told who it is. */
+static int check_generation(const struct vmm_spawning *spawn, struct error *err)
+{
+    if (spawn->hello.generation == spawn->machine->generation)
+        return 0;
+    return error_set(err, ERR_GUEST_PROTOCOL, 0, "the guest is of generation %u, not of %u",
+                     spawn->hello.generation, spawn->machine->generation);
+}
+
 static int hello(struct vmm_spawning *spawn, struct error *err)
 {
     struct vmm_defaults defaults;
     vmm_defaults(spawn->vmm, &defaults);
     int64_t deadline = clock_mono_ms() + defaults.boot_timeout_ms;
-    if (spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0) {
+    if ((!is_restore(spawn) ||
+         vmm_restore(spawn->vmm, spawn->machine, deadline, &spawn->restored, err) == 0) &&
+        spawn->vmm->hypervisor->hello(spawn->machine, deadline, &spawn->hello, err) == 0 &&
+        check_generation(spawn, err) == 0) {
         stop_listening(spawn->machine);
         return 0;
     }
@@ -225,7 +324,10 @@ static int describe(struct vmm_spawning *spawn, struct error *err)
     cleanup_json cJSON *steps = cJSON_CreateArray(), *guest = cJSON_CreateObject();
     if (add_steps(steps, spawn) < 0 || json_add_string(guest, "agent", spawn->hello.agent) < 0 ||
         json_add_string(guest, "kernel", spawn->hello.kernel) < 0 ||
-        json_add_number(guest, "boot_ms", (double)spawn->hello.boot_ms) < 0)
+        json_add_number(guest, "boot_ms", (double)spawn->hello.boot_ms) < 0 ||
+        json_add_number(guest, "generation", spawn->machine->generation) < 0 ||
+        (spawn->restored.skew_known &&
+         json_add_number(guest, "clock_skew_ms", (double)spawn->restored.clock_skew_ms) < 0))
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a VM's details");
     if (put_json(steps, spawn->row.steps, sizeof(spawn->row.steps), err) < 0)
         return -1;
@@ -237,13 +339,12 @@ static int commit(struct vmm_spawning *spawn, struct error *err)
     struct store_vm *row = &spawn->row;
     if (describe(spawn, err) < 0)
         return -1;
-    row->state = STORE_RUNNING;
-    row->state_wall_ms = clock_wall_ms();
-    row->expires_boot_ms = clock_boot_ms() + row->ttl_s * 1000;
-    row->expires_wall_ms = row->state_wall_ms + row->ttl_s * 1000;
-    row->idle_since_boot_ms = clock_boot_ms();
+    vmm_row_live(row);
     row->agent = STORE_AGENT_RESPONSIVE; /* it has just said hello */
-    if (store_vm_running(spawn->vmm->config.store, row, err) < 0)
+    row->keep = &spawn->spec->keep;
+    int result = store_vm_running(spawn->vmm->config.store, row, err);
+    row->keep = NULL;
+    if (result < 0)
         return -1;
     vmm_machine_up(spawn->vmm, spawn->machine, row,
                    clock_mono_ms() + vmm_watchdog_period_ms(spawn->vmm));

@@ -11,7 +11,10 @@ struct vmm_spawning {
     struct vmm_spec *spec; /* owned */
     struct store_vm row;
     struct vmm_machine *machine; /* our reference; NULL before admit */
+    char from[ID_INSTANCE_SIZE]; /* the snapshot it starts from; "": it boots. Known at launch, */
+    bool of_image;               /* as is whether it is its image's and not its owner's */
     struct vsock_hello hello;
+    struct vsock_restored restored;
     int64_t begin_us, step_us[VMM_STEPS];
     const char *failed_step; /* set before undo runs */
     struct error failure;

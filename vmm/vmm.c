@@ -1,5 +1,7 @@
 /* The engine: what is shared by all VMs. */
-#include "vmm/internal.h"
+#include "vmm/execs.h"
+#include "vmm/pool.h"
+#include "vmm/template.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -24,32 +26,54 @@ static void release(struct vmm *vmm)
     cleanup_close_func(&vmm->wake);
     pthread_mutex_destroy(&vmm->lock);
     pthread_cond_destroy(&vmm->changed);
+    vmm_pools_free(vmm->pools);
+    vmm_templates_free(vmm->templates);
+    vmm_execs_free(vmm->execs);
     curl_global_cleanup();
     free(vmm);
 }
 
 static int open_all(struct vmm *vmm, struct error *err)
 {
-    if (id_boot_read(vmm->boot, err) < 0 || priv_host(vmm->config.priv, &vmm->host, err) < 0)
+    vmm->execs = vmm_execs_new(err);
+    if (vmm->execs == NULL || id_boot_read(vmm->boot, err) < 0 ||
+        priv_host(vmm->config.priv, &vmm->host, err) < 0)
         return -1;
     vmm->hypervisor = vmm->host.hypervisor == PRIV_FIRECRACKER ? &vmm_firecracker : &vmm_qemu;
     vmm->watch = epoll_create1(EPOLL_CLOEXEC);
     vmm->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vmm->watch < 0 || vmm->wake < 0)
         return error_set(err, ERR_SYSTEM, errno, "starting to watch VMs");
-    return vmm_monitor_start(vmm, err);
+    if (vmm_monitor_start(vmm, err) < 0)
+        return -1;
+    if (vmm_template_start(vmm, err) == 0)
+        return 0;
+    vmm_monitor_stop(vmm);
+    return -1;
 }
 
 int vmm_open(const struct vmm_config *config, struct vmm **ret, struct error *err)
 {
     struct vmm *vmm = calloc(1, sizeof(*vmm));
-    if (vmm == NULL)
+    if (vmm != NULL) {
+        vmm->pools = vmm_pools_new();
+        vmm->templates = vmm_templates_new();
+    }
+    if (vmm == NULL || vmm->pools == NULL || vmm->templates == NULL) {
+        if (vmm != NULL) {
+            vmm_pools_free(vmm->pools);
+            vmm_templates_free(vmm->templates);
+        }
+        free(vmm);
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory at start");
+    }
+    init_locks(vmm);
     vmm->config = *config;
     vmm->defaults = config->defaults;
+    vmm_pools_set(vmm, &config->pools);
     vmm->pause_timeout_ms = VMM_PAUSE_TIMEOUT_MS;
+    vmm->snapshot_timeout_ms = VMM_SNAPSHOT_TIMEOUT_MS;
     vmm->watch = vmm->wake = -1;
-    init_locks(vmm);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     if (open_all(vmm, err) < 0) {
         release(vmm);
@@ -64,13 +88,18 @@ void vmm_drain(struct vmm *vmm)
     pthread_mutex_lock(&vmm->lock);
     vmm->draining = true;
     pthread_mutex_unlock(&vmm->lock);
+    vmm_execs_drain(vmm);
+    store_wait_no_more(vmm->config.store);
 }
 
 void vmm_free(struct vmm *vmm)
 {
     if (vmm == NULL)
         return;
+    vmm_execs_close(vmm);
+    vmm_template_stop(vmm);
     vmm_monitor_stop(vmm);
+    vmm_forget_free(vmm);
     while (vmm->machines != NULL)
         vmm_machine_remove(vmm, vmm->machines);
     release(vmm);

@@ -67,6 +67,7 @@ struct vsock_conn *vsock_conn_new(int fd, struct error *err)
         return NULL;
     }
     conn->fd = TAKE_FD(owned);
+    conn->cancel = -1;
     conn->next_id = 1;
     return conn;
 }
@@ -230,9 +231,12 @@ int vsock_read(struct vsock_conn *conn, int64_t deadline_ms, struct vsock_frame 
         int filled = vsock_conn_fill(conn, VSOCK_FRAME_SIZE, err);
         if (filled < 0)
             return -1;
-        struct pollfd fds = {.fd = conn->fd, .events = POLLIN};
-        if (filled == 0 && vsock_poll(&fds, 1, deadline_ms, err))
+        struct pollfd fds[] = {{.fd = conn->fd, .events = POLLIN},
+                               {.fd = conn->cancel, .events = POLLIN}};
+        if (filled == 0 && vsock_poll(fds, COUNT_OF(fds), deadline_ms, err))
             return -1;
+        if (fds[1].revents && !fds[0].revents)
+            return error_set(err, ERR_CANCELLED, 0, "the VM ended before its guest answered");
     }
 }
 

@@ -102,8 +102,7 @@ static bool worth_a_retry(const struct error *err)
     return err->code == ERR_GUEST_CLOSED || err->code == ERR_GUEST_TIMEOUT;
 }
 
-/* Waits a little, longer each time, but not past the deadline. -1: the VM has ended. */
-static int pause_before_retry(int *pause_ms, int cancel, int64_t deadline_ms, struct error *err)
+int vsock_pause(int *pause_ms, int cancel, int64_t deadline_ms, struct error *err)
 {
     int left = clock_left_ms(deadline_ms);
     struct pollfd fds = {.fd = cancel, .events = POLLIN};
@@ -138,7 +137,7 @@ int vsock_connect(int uds, uint32_t port, int cancel, int64_t deadline_ms, struc
             return gave_up(&last, err);
         if (last.code == ERR_GUEST_TIMEOUT)
             patience = patience * 2 < ATTEMPT_LAST_MS ? patience * 2 : ATTEMPT_LAST_MS;
-        if (pause_before_retry(&pause_ms, cancel, deadline_ms, err))
+        if (vsock_pause(&pause_ms, cancel, deadline_ms, err))
             return -1;
     }
 }
@@ -188,7 +187,7 @@ int vsock_serial_open(int uds, const uint8_t token[static WIRE_TOKEN_SIZE], int 
             return 0;
         if (!worth_a_retry(&last) || clock_left_ms(deadline_ms) == 0)
             return gave_up(&last, err);
-        if (pause_before_retry(&pause_ms, cancel, deadline_ms, err))
+        if (vsock_pause(&pause_ms, cancel, deadline_ms, err))
             return -1;
     }
 }

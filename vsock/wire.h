@@ -22,13 +22,27 @@
  *   host → guest  {"id":N,"op":"ping"}                     {"id":N,"ok":true,"uptime_ms":…}
  *                 {"id":N,"op":"hello"}                    {"id":N,"ok":true, …the fields of hello}
  *                 {"id":N,"op":"exec","argv":[…],"env":{…},"cwd":"/","user":"root",
- *                  "timeout_ms":…,"stdin":true}            {"id":N,"ok":true}, then frames
+ *                  "timeout_ms":…,"stdin":true,
+ *                  "pty":true,"rows":24,"cols":80}         {"id":N,"ok":true}, then frames
  *                 WIRE_STDIN (empty = end of input) to the guest, WIRE_STDOUT and WIRE_STDERR from
  * it,
- *                 {"op":"kill"} to the guest at any time, and as the last frame from it
+ *                 {"op":"kill"} and {"op":"resize","rows":R,"cols":C} to the guest at any time, and as
+ *                 the last frame from it
  *                 {"id":N,"op":"exit","code":0,"timed_out":false,"oom_killed":false,
  *                 "duration_ms":…} or "signal":9 in the place of "code". The connection then
  *                 serves the next request.
+ *                 {"id":N,"op":"put","path":"/…","mode":420,"parents":false} and WIRE_STDIN frames as of
+ *                 an exec                                  {"id":N,"ok":true,"size":…}
+ *                 {"id":N,"op":"get","path":"/…"}          {"id":N,"ok":true,"size":…,"mode":…,
+ *                                                           "mtime_ms":…}
+ *                 then {"op":"send","offset":0,"length":…} to it, and WIRE_STDOUT frames from it (empty
+ *                 = end)
+ *                 {"id":N,"op":"remove","path":"/…"}       {"id":N,"ok":true}
+ *                 {"id":N,"op":"restore","instance":"<20>","generation":G,"wall_ms":…,
+ *                  "uptime_ms":…,"entropy":"<hex>","hostname":"…","machine_id":"<32 hex>",
+ *                  "token":"<32 hex>"}
+ *                                                          {"id":N,"ok":true,"clock_skew_ms":…},
+ *                 then the agent begins anew and says hello.
  *   refusal       {"id":N,"ok":false,"error":{"code":"…","message":"…"}}
  * Ids grow within a connection and a direction; a reply with an unknown id ends the connection.
  */

@@ -1,4 +1,5 @@
-/* The agent's side: the kernel's command line, the host's frames, a command. Nothing is run. */
+/* The agent's side: the kernel's command line, the host's frames, a command, a file, a restore. Nothing
+ * is run or written. */
 #include "fuzz.h"
 #include "guest/internal.h"
 
@@ -9,6 +10,32 @@
 
 enum { BYTES_MAX = 1 << 16 };
 
+static void restore(json_t *request)
+{
+    const struct guest_facts facts = {.generation = 3, .init = -1};
+    struct guest_restore restore = {.entropy_len = 0};
+    struct guest_refusal why = {0};
+    if (guest_restore_parse(request, &facts, &restore, &why) < 0) {
+        FUZZ_CHECK(why.code != NULL && why.message[0] != '\0');
+        return;
+    }
+    FUZZ_CHECK(restore.identity.generation > facts.generation && restore.wall_ms >= 0 &&
+               restore.uptime_ms >= 0);
+    FUZZ_CHECK(strlen(restore.identity.instance) == GUEST_INSTANCE_LEN);
+    FUZZ_CHECK(strlen(restore.machine_id) == GUEST_MACHINE_ID_LEN && restore.hostname[0] != '\0');
+    FUZZ_CHECK(restore.entropy_len >= GUEST_ENTROPY_MIN);
+}
+
+static void file(json_t *request)
+{
+    struct guest_file file;
+    struct guest_refusal why = {0};
+    if (guest_file_parse(request, &file, &why) < 0)
+        FUZZ_CHECK(why.code != NULL && why.message[0] != '\0');
+    else
+        FUZZ_CHECK(file.path[0] == '/' && file.mode <= 07777);
+}
+
 static void command(const struct guest_frame *frame)
 {
     struct guest_command command = {0};
@@ -16,6 +43,8 @@ static void command(const struct guest_frame *frame)
     json_t *request =
         json_loadb((const char *)frame->data, frame->len, JSON_REJECT_DUPLICATES, NULL);
     if (json_is_object(request)) {
+        restore(request);
+        file(request);
         if (guest_command_parse(request, &command, &why) < 0)
             FUZZ_CHECK(why.code != NULL && why.message[0] != '\0');
         else

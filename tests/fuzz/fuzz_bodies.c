@@ -2,16 +2,19 @@
 #include "api/internal.h"
 #include "fuzz.h"
 
-static void exec_body(const char *text, size_t len)
+static void exec_body(const char *text, size_t len, bool watched)
 {
+    const uint32_t most = watched ? API_EXEC_LONG_TIMEOUT_MAX_MS : API_EXEC_TIMEOUT_MAX_MS;
     struct api_exec_body body cleanup(api_exec_body_release) = {0};
     struct error err = {0};
-    int result = api_exec_body_parse(text, len, &body, &err);
+    int result = api_exec_body_parse(text, len, watched, &body, &err);
     FUZZ_CHECK((result < 0) == (err.code != ERR_NONE));
     if (result < 0)
         return;
     FUZZ_CHECK(cJSON_GetArraySize(body.request.argv) > 0);
-    FUZZ_CHECK(body.request.timeout_ms >= 1 && body.request.timeout_ms <= API_EXEC_TIMEOUT_MAX_MS);
+    FUZZ_CHECK(body.request.timeout_ms >= 1 && body.request.timeout_ms <= most);
+    FUZZ_CHECK(!body.request.pty || (body.request.size.rows > 0 && body.request.size.cols > 0));
+    FUZZ_CHECK(watched || (!body.request.pty && !body.input_open));
     FUZZ_CHECK(body.request.cwd == NULL || body.request.cwd[0] == '/');
 }
 
@@ -35,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const char *text = (const char *)data + 1;
     if (data[0] & 1)
-        exec_body(text, size - 1);
+        exec_body(text, size - 1, data[0] & 2);
     else
         spec_body(text, size - 1);
     return 0;

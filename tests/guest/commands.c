@@ -169,7 +169,39 @@ static void start_diskwrite(const struct command_call *call, struct json *args)
 static void start_generation(const struct command_call *call, struct json *args)
 {
     (void)args;
-    char *at = guest_put_number(call->guest->text, call->guest->vsock.generation);
+    char *at = guest_put_number(call->guest->text, call->guest->identity.generation);
+    send_text(call, WIRE_STDOUT, guest_put_text(at, "\n"));
+    command_end(call->command, 0);
+}
+
+static void start_identity(const struct command_call *call, struct json *args)
+{
+    (void)args;
+    const struct identity *identity = &call->guest->identity;
+    char *at = guest_put_text(call->guest->text, identity->instance);
+    at = guest_put_number(guest_put_text(at, " "), identity->generation);
+    at = guest_put_text(at, identity->hostname[0] ? " " : " -");
+    at = guest_put_text(at, identity->hostname);
+    at = guest_put_text(at, identity->machine_id[0] ? " " : " -");
+    at = guest_put_text(at, identity->machine_id);
+    send_text(call, WIRE_STDOUT, guest_put_text(at, "\n"));
+    command_end(call->command, 0);
+}
+
+static void start_random(const struct command_call *call, struct json *args)
+{
+    (void)args;
+    const uint64_t next[] = {random_next(&call->guest->random), random_next(&call->guest->random)};
+    char *at = guest_put_hex(call->guest->text, (const uint8_t *)next, sizeof(next));
+    send_text(call, WIRE_STDOUT, guest_put_text(at, "\n"));
+    command_end(call->command, 0);
+}
+
+static void start_wall(const struct command_call *call, struct json *args)
+{
+    (void)args;
+    uint64_t now = guest_clock_ms() + call->guest->wall_offset_ms;
+    char *at = guest_put_number(call->guest->text, now);
     send_text(call, WIRE_STDOUT, guest_put_text(at, "\n"));
     command_end(call->command, 0);
 }
@@ -219,7 +251,11 @@ static const struct command_kind kinds[] = {
     {"sleep", start_sleep, NULL, NULL},
     {"disk", start_disk, NULL, NULL},
     {"diskwrite", start_diskwrite, NULL, NULL},
+    {"identity", start_identity, NULL, NULL},
     {"generation", start_generation, NULL, NULL},
+    {"random", start_random, NULL, NULL},
+    {"wall", start_wall, NULL, NULL},
+    {"betray", liar_start_betray, NULL, NULL},
     {"pauses", start_pauses, NULL, NULL},
     {"lie", liar_start_lie, liar_step_lie, NULL},
     {"storm", liar_start_storm, liar_step_storm, NULL},

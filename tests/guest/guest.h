@@ -1,8 +1,9 @@
 /*
  * The test guest: a freestanding program that a VMM boots in the place of Linux, so that tests run
  * the whole production path (KVM, jailer, vsock) in milliseconds. It speaks Motte's wire
- * (vsock/wire.h) over virtio-vsock: hello at boot and after a restore, then ping, hello and exec on
- * WIRE_PORT_SERVICE, 64 connections at once. Needs 32 MiB. From the kernel command line it takes
+ * (vsock/wire.h) over virtio-vsock: hello at boot and after a restore, then ping, hello, exec,
+ * put, get, remove and restore on WIRE_PORT_SERVICE, 64 connections at once. Needs 32 MiB; what there is
+ * more, up to 2 GiB, holds its files (file.h), unless hog or chatter overwrites them. From the kernel command line it takes
  * `motte.instance=` and the `virtio_mmio.device=` that Firecracker appends; with 11 or more devices
  * before the vsock device its interrupt is beyond the 8259 and the guest stops.
  *
@@ -16,7 +17,14 @@
  *   disk [N]      first 16 bytes of the N-th virtio-blk device (0 is the first), in hex
  *   diskwrite [N] overwrites its first sector and prints "status S": 0 written, 1 refused, 255
  *                 silence
- *   generation    the number of restores since boot
+ *   identity      "INSTANCE GENERATION HOSTNAME MACHINE_ID", the last two "-" before a restore
+ *   generation    what the last restore said it is; 0 before
+ *   random        the next 16 bytes of its random numbers, in hex; they were seeded once, at boot, and
+ *                 by each restore, so that clones which are not restored have the same
+ *   wall          its wall clock in milliseconds; counts from boot until a restore sets it
+ *   betray WHAT   what it does with the restores to come: refuse, silent (no answer), skew (leaves
+ *                 its clock as it is and says that it was right), mute (answers, and never says
+ *                 hello), stay (answers, and remains who it was)
  *   pauses        how many milliseconds it was kept from looking at its clock at most, since the
  *                 last time, or since the first
  *   reboot        i8042 reset
@@ -31,7 +39,7 @@
  *   hog N         touches N MiB of memory from 32 MiB on
  * Anything else: a message on stderr, exit 127. A command without use for stdin discards it.
  * Numbers are decimal. env, cwd and user are ignored. With `motte.lie=WHAT` on the kernel command
- * line its hello is such a lie.
+ * line its hello is such a lie, and with `motte.betray=WHAT` it betrays.
  *
  * An exec on the hello connection and a request during an exec are refused; bad frames, bad JSON
  * and ids that do not grow end the connection.
@@ -82,6 +90,7 @@ char *guest_put_text(char *to, const char *text);
 char *guest_put_number(char *to, uint64_t value);
 char *guest_put_hex(char *to, const uint8_t *bytes, size_t len);
 void guest_say(const char *text); /* to the console: slow */
+uint64_t guest_tsc(void);
 /* Milliseconds since the VM was made; stays 0 where KVM offers no clock. */
 uint64_t guest_clock_ms(void);
 

@@ -38,18 +38,45 @@ static const struct lie {
     {"endless", NULL, 0, false},
 };
 
+/* `text` begins with this word. */
+static bool begins(const char *text, const char *name)
+{
+    size_t at = 0;
+    while (name[at] && name[at] == text[at]) {
+        at++;
+    }
+    return !name[at] && (text[at] == '\0' || text[at] == ' ');
+}
+
 static const struct lie *lie_find(const char *text)
 {
     for (size_t i = 0; i < sizeof(lies) / sizeof(*lies); i++) {
-        size_t at = 0;
-        while (lies[i].name[at] && lies[i].name[at] == text[at]) {
-            at++;
-        }
-        if (!lies[i].name[at] && (text[at] == '\0' || text[at] == ' ')) {
+        if (begins(text, lies[i].name)) {
             return &lies[i];
         }
     }
     return NULL;
+}
+
+static enum liar_betrayal betrayal_find(const char *text)
+{
+    static const char *const names[] = {[LIAR_REFUSE] = "refuse",
+                                        [LIAR_SILENT] = "silent",
+                                        [LIAR_SKEW] = "skew",
+                                        [LIAR_MUTE] = "mute",
+                                        [LIAR_STAY] = "stay"};
+    for (unsigned i = LIAR_REFUSE; i < sizeof(names) / sizeof(*names); i++) {
+        if (begins(text, names[i])) {
+            return (enum liar_betrayal)i;
+        }
+    }
+    return LIAR_HONEST;
+}
+
+enum liar_betrayal liar_betrayal(const struct guest *guest)
+{
+    const char *word = guest_find(guest->cmdline, "motte.betray=");
+    return guest->betrayal || !word ? (enum liar_betrayal)guest->betrayal : betrayal_find(word);
 }
 
 /* False: it goes on for ever, and is to be told again when there is room. */
@@ -109,6 +136,14 @@ static void say(const struct command_call *call, const char *text, uint64_t valu
     char *at = guest_put_number(guest_put_text(call->guest->text, text), value);
     at = guest_put_text(at, "\n");
     session_send(call->conn, WIRE_STDOUT, call->guest->text, (size_t)(at - call->guest->text));
+}
+
+/* ---- betray WHAT ---- */
+
+void liar_start_betray(const struct command_call *call, struct json *args)
+{
+    call->guest->betrayal = betrayal_find(word(call, args));
+    command_end(call->command, call->guest->betrayal ? 0 : 2);
 }
 
 /* ---- lie WHAT ---- */

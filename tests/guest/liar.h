@@ -8,7 +8,19 @@
  * truth. *greeted tells whether it is over: an endless one is told again and again. */
 bool liar_hello(struct guest *guest, struct vsock_conn *conn, bool *greeted);
 
-/* The commands lie, storm and console of guest.h. */
+/* What becomes of a restore, by the command betray or `motte.betray=WHAT`. */
+enum liar_betrayal {
+    LIAR_HONEST,
+    LIAR_REFUSE,
+    LIAR_SILENT,
+    LIAR_SKEW,
+    LIAR_MUTE,
+    LIAR_STAY,
+};
+enum liar_betrayal liar_betrayal(const struct guest *guest);
+
+/* The commands lie, betray, storm and console of guest.h. */
+void liar_start_betray(const struct command_call *call, struct json *args);
 void liar_start_lie(const struct command_call *call, struct json *args);
 bool liar_step_lie(const struct command_call *call);
 void liar_start_storm(const struct command_call *call, struct json *args);

@@ -111,7 +111,7 @@ void guest_say(const char *text)
     }
 }
 
-static uint64_t tsc(void)
+uint64_t guest_tsc(void)
 {
     uint32_t low, high;
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
@@ -126,7 +126,7 @@ uint64_t guest_clock_ms(void)
     do {
         version = clock->version;
         guest_barrier();
-        uint64_t passed = tsc() - clock->tsc;
+        uint64_t passed = guest_tsc() - clock->tsc;
         passed = clock->shift < 0 ? passed >> -clock->shift : passed << clock->shift;
         __extension__ unsigned __int128 scaled = passed;
         now = clock->nanoseconds + (uint64_t)(scaled * clock->multiplier >> 32);

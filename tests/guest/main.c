@@ -14,12 +14,12 @@ _Noreturn void guest_main(const uint32_t *start_info);
 static void read_instance(struct guest *guest)
 {
     const char *from = guest_find(guest->cmdline, "motte.instance=");
-    for (size_t i = 0; from && i + 1 < sizeof(guest->instance); i++) {
+    for (size_t i = 0; from && i + 1 < sizeof(guest->identity.instance); i++) {
         bool fits = (from[i] >= 'a' && from[i] <= 'z') || (from[i] >= '2' && from[i] <= '7');
         if (!fits) {
             break;
         }
-        guest->instance[i] = from[i];
+        guest->identity.instance[i] = from[i];
     }
 }
 
@@ -56,6 +56,7 @@ _Noreturn void guest_main(const uint32_t *start_info)
 
     guest.cmdline = (const char *)(uintptr_t)start_info[CMDLINE_OFFSET];
     read_instance(&guest);
+    random_seed(&guest.random);
     if (!virtio_find(guest.cmdline, VIRTIO_VSOCK, 0, &device) || device.irq >= IRQ_LINES) {
         guest_say("test guest: no vsock device below IRQ 16\n");
         for (;;) {
@@ -63,6 +64,7 @@ _Noreturn void guest_main(const uint32_t *start_info)
         }
     }
     guest_trap(TRAP_MASKS | (MASKS_TIMER & ~(1u << 2) & ~(1u << device.irq)), 0);
+    file_start(&guest.files, start_info);
     vsock_start(&guest.vsock, &device);
     serve(&guest);
 }

@@ -19,6 +19,28 @@ static bool member(struct json *json, const char *key, struct message *message)
     if (guest_equal(key, "timeout_ms")) {
         return json_unsigned(json, &message->timeout_ms);
     }
+    if (guest_equal(key, "path")) {
+        return json_string(json, message->path, sizeof(message->path), NULL);
+    }
+    if (guest_equal(key, "mode")) {
+        message->has_mode = true;
+        return json_unsigned(json, &message->mode);
+    }
+    if (guest_equal(key, "parents")) {
+        return json_bool(json, &message->parents);
+    }
+    if (guest_equal(key, "offset")) {
+        return json_unsigned(json, &message->offset);
+    }
+    if (guest_equal(key, "length")) {
+        return json_unsigned(json, &message->length);
+    }
+    if (guest_equal(key, "limit")) {
+        return json_unsigned(json, &message->limit);
+    }
+    if (guest_equal(key, "after")) {
+        return json_string(json, message->after, sizeof(message->after), NULL);
+    }
     if (guest_equal(key, "argv")) {
         message->argv = *json;
     }
@@ -29,7 +51,7 @@ bool message_parse(const char *text, size_t len, struct message *ret)
 {
     struct json json = {text, text + len};
     bool first = true;
-    *ret = (struct message){.has_id = false};
+    *ret = (struct message){.all = json};
     if (!json_enter(&json, '{')) {
         return false;
     }

@@ -1,5 +1,6 @@
 #include "command.h"
 #include "liar.h"
+#include "restore.h"
 
 enum { HELLO_ID = 1, LOOK_MS = 10 };
 
@@ -20,9 +21,9 @@ static void send_control(struct vsock_conn *conn, const char *text, const char *
 static char *put_hello(struct guest *guest, char *at)
 {
     at = guest_put_number(guest_put_text(at, ",\"protocol\":"), WIRE_PROTOCOL);
-    at = guest_put_text(guest_put_text(at, ",\"instance\":\""), guest->instance);
+    at = guest_put_text(guest_put_text(at, ",\"instance\":\""), guest->identity.instance);
     at = guest_put_text(at, "\",\"agent\":\"motte-testguest/1\",\"kernel\":\"none\"");
-    at = guest_put_number(guest_put_text(at, ",\"generation\":"), guest->vsock.generation);
+    at = guest_put_number(guest_put_text(at, ",\"generation\":"), guest->identity.generation);
     at = guest_put_number(guest_put_text(at, ",\"boot_ms\":"), guest_clock_ms());
     return guest_put_text(at, "}");
 }
@@ -54,22 +55,55 @@ static bool is_hello_conn(const struct vsock_conn *conn)
     return conn->local != WIRE_PORT_SERVICE;
 }
 
+static void restore(struct guest *guest, struct vsock_conn *conn, const struct message *message)
+{
+    struct restored restored;
+    char text[SESSION_REPLY_MAX];
+    if (!restore_machine(guest, message, &restored)) {
+        refuse(conn, message->id, restored.code, restored.why);
+    } else if (restored.answered) {
+        char *at = guest_put_text(put_ok(text, message->id), ",\"clock_skew_ms\":");
+        at = guest_put_text(at, restored.skew_ms < 0 ? "-" : "");
+        uint64_t size = (uint64_t)(restored.skew_ms < 0 ? -restored.skew_ms : restored.skew_ms);
+        send_control(conn, text, guest_put_text(guest_put_number(at, size), "}"));
+        vsock_close_others(&guest->vsock, conn);
+        vsock_close_after(conn);
+    }
+}
+
+static bool is_file_op(const char *op)
+{
+    return guest_equal(op, "put") || guest_equal(op, "get") || guest_equal(op, "remove") ||
+           guest_equal(op, "list") || guest_equal(op, "pack") || guest_equal(op, "unpack");
+}
+
 static void request(struct guest *guest, struct vsock_conn *conn, struct session *session,
                     const struct message *message)
 {
     char text[SESSION_REPLY_MAX];
-    if (session->command.kind) {
-        refuse(conn, message->id, "busy", "A command runs on this connection.");
+    if (session->command.kind || session->transfer.file) {
+        refuse(conn, message->id, "busy", "This connection has something to do.");
     } else if (guest_equal(message->op, "ping")) {
         char *at = guest_put_text(put_ok(text, message->id), ",\"uptime_ms\":");
         send_control(conn, text, guest_put_text(guest_put_number(at, guest_clock_ms()), "}"));
     } else if (guest_equal(message->op, "hello")) {
         send_control(conn, text, put_hello(guest, put_ok(text, message->id)));
-    } else if (!guest_equal(message->op, "exec")) {
-        refuse(conn, message->id, "unknown_op", "The guest knows ping, hello and exec.");
+    } else if (!guest_equal(message->op, "exec") && !guest_equal(message->op, "restore") &&
+               !is_file_op(message->op)) {
+        refuse(
+            conn, message->id, "unknown_op",
+            "The guest knows ping, hello, exec, put, get, remove, list, pack, unpack and restore.");
     } else if (is_hello_conn(conn)) {
         refuse(conn, message->id, "wrong_connection",
-               "Commands run on connections to the service port.");
+               "Commands, files and restores need a connection to the service port.");
+    } else if (is_file_op(message->op)) {
+        const char *words;
+        const char *code = file_request(guest, conn, &session->transfer, message, &words);
+        if (code) {
+            refuse(conn, message->id, code, words);
+        }
+    } else if (guest_equal(message->op, "restore")) {
+        restore(guest, conn, message);
     } else if (!command_start(guest, conn, &session->command, message)) {
         refuse(conn, message->id, "invalid_request",
                "argv must be an array of strings with at least one, the first up to 255 bytes.");
@@ -100,6 +134,9 @@ static bool control(struct guest *guest, struct vsock_conn *conn, struct session
         }
         return true;
     }
+    if (guest_equal(message.op, "send") && !message.has_id) {
+        return file_send(&session->transfer, &message);
+    }
     if (!message.has_id) {
         return false;
     }
@@ -121,6 +158,18 @@ static uint32_t room_needed(const struct session *session, uint8_t kind, uint32_
 {
     bool small = session->command.kind && kind == WIRE_CONTROL;
     return small ? SESSION_REPLY_MAX : len + SESSION_RESERVE;
+}
+
+/* Of a file. */
+static void input(struct guest *guest, struct vsock_conn *conn, struct session *session,
+                  const uint8_t *data, size_t len)
+{
+    const char *words;
+    uint64_t id = session->transfer.id;
+    const char *code = file_input(guest, conn, &session->transfer, data, len, &words);
+    if (code) {
+        refuse(conn, id, code, words);
+    }
 }
 
 /* Takes one frame; false when there is none, or no room for what follows from it. */
@@ -152,6 +201,8 @@ static bool take_frame(struct guest *guest, struct vsock_conn *conn, struct sess
         }
     } else if (session->command.kind) { /* else it comes too late: the command has ended */
         command_input(guest, conn, &session->command, data, len - 1);
+    } else {
+        input(guest, conn, session, data, len - 1);
     }
     return true;
 }
@@ -160,6 +211,7 @@ static bool conn_step(struct guest *guest, struct vsock_conn *conn, struct sessi
 {
     bool any = false;
     if (session->conn_id != conn->id) {
+        file_abandon(&guest->files, &session->transfer);
         *session = (struct session){.conn_id = conn->id};
     }
     if (is_hello_conn(conn) && !session->greeted) {
@@ -175,6 +227,9 @@ static bool conn_step(struct guest *guest, struct vsock_conn *conn, struct sessi
     }
     if (conn->state == VSOCK_OPEN && session->command.kind) {
         any |= command_step(guest, conn, &session->command);
+    }
+    if (conn->state == VSOCK_OPEN) {
+        any |= file_step(guest, conn, &session->transfer);
     }
     return any;
 }
@@ -201,9 +256,9 @@ bool session_step(struct guest *guest)
 {
     bool any = false;
     look(guest);
-    if (guest->greetings <= guest->vsock.generation && guest->vsock.free_count &&
+    if (!guest->greeted && guest->vsock.free_count &&
         vsock_connect(&guest->vsock, WIRE_PORT_HELLO)) {
-        guest->greetings = guest->vsock.generation + 1;
+        guest->greeted = true;
         any = true;
     }
     for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++) {

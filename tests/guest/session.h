@@ -6,6 +6,8 @@
 #define MOTTE_TESTS_GUEST_SESSION_H
 
 #include "block.h"
+#include "file.h"
+#include "identity.h"
 #include "json.h"
 #include "vsock.h"
 
@@ -31,19 +33,24 @@ struct session {
     bool has_last_id;
     uint64_t last_id;
     struct command command;
+    struct file_transfer transfer;
 };
 
 struct guest {
     struct vsock vsock;
     struct block_disk disks[BLOCK_DISKS];
     struct session sessions[VSOCK_CONNECTIONS];
+    struct files files;
     const char *cmdline;
-    uint32_t greetings; /* hello is said for all generations below this */
-    uint32_t called;    /* connections to the host that it took */
-    bool looks;         /* at its clock, every LOOK_MS: `pauses` */
+    bool greeted;    /* hello was said since boot, or since the last restore */
+    uint32_t called; /* connections to the host that it took */
+    bool looks;      /* at its clock, every LOOK_MS: `pauses` */
     uint64_t looked_ms, longest_ms;
     uint64_t chatter_left, chattered, hog_mib; /* of chatter */
-    char instance[24];
+    struct identity identity;
+    struct random random;
+    uint64_t wall_offset_ms; /* wall clock less guest_clock_ms(); 0 until a restore sets it */
+    unsigned betrayal;       /* enum liar_betrayal, by the command */
     uint8_t frame[WIRE_HEADER_SIZE + WIRE_FRAME_MAX];
     char text[WIRE_FRAME_MAX];               /* what a command puts together */
     uint8_t pattern[SESSION_DATA_MAX + 251]; /* flood; made on first use */

@@ -201,10 +201,10 @@ tss:	.long	0
 	.balign	4096
 pml4:	.quad	pdpt + 7
 	.skip	4088
-pdpt:	.quad	pd_low + 7, 0, 0, pd_high + 7
+pdpt:	.quad	pd_low + 7, pd_low + 4096 + 7, 0, pd_high + 7
 	.skip	4064
 	.set	entry, 0x87
-pd_low:	.rept	512
+pd_low:	.rept	1024
 	.quad	entry
 	.set	entry, entry + 0x200000
 	.endr

@@ -102,6 +102,15 @@ void vsock_close(struct vsock_conn *conn)
     }
 }
 
+void vsock_close_others(struct vsock *vsock, const struct vsock_conn *but)
+{
+    for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++) {
+        if (&vsock->conns[i] != but) {
+            vsock_close(&vsock->conns[i]);
+        }
+    }
+}
+
 void vsock_close_after(struct vsock_conn *conn)
 {
     conn->closing = true;
@@ -118,8 +127,8 @@ struct vsock_conn *vsock_connect_from(struct vsock *vsock, uint32_t local, uint3
 
 struct vsock_conn *vsock_connect(struct vsock *vsock, uint32_t port)
 {
-    /* A port of its own for each generation: a late answer to the last one does not fit. */
-    return vsock_connect_from(vsock, 0x10000 + vsock->generation, port);
+    /* A port of its own for each call: a late answer to the last one does not fit. */
+    return vsock_connect_from(vsock, 0x10000 + vsock->called++ % 0x10000, port);
 }
 
 /* A packet of a connection we know; false if it breaks the rules. */
@@ -199,7 +208,6 @@ static bool events(struct vsock *vsock)
                 vsock->conns[i].state = VSOCK_FREE;
             }
             vsock->cid = virtio_config(&vsock->device);
-            vsock->generation++;
         }
         virtio_push(&vsock->event_queue, (uint16_t)index);
     }
@@ -219,7 +227,7 @@ bool vsock_receive(struct vsock *vsock)
         vsock->free_slots[vsock->free_count++] = (uint8_t)(index / 2);
         any = true;
     }
-    /* Before the packets: after a restore those belong to the new generation. */
+    /* Before the packets: after a snapshot those belong to new connections. */
     any |= events(vsock);
     while (vsock->free_count && virtio_pop(&vsock->rx_queue, &index, &len)) {
         packet(vsock, (const struct vsock_header *)vsock->buffers[index].bytes, len);

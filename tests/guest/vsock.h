@@ -55,7 +55,7 @@ struct vsock_slot {
 struct vsock {
     struct virtio_device device;
     uint64_t cid;
-    uint32_t generation;     /* grows by one with each restore, which ends all connections */
+    uint32_t called;         /* connections to the host that were tried */
     uint32_t last_id, first; /* first: whose turn it is to send */
     unsigned free_count;
     uint8_t free_slots[VSOCK_TX_SLOTS];
@@ -74,9 +74,11 @@ void vsock_start(struct vsock *vsock, const struct virtio_device *device);
 bool vsock_receive(struct vsock *vsock);
 /* Sends what is queued, as far as credit and slots allow. */
 void vsock_flush(struct vsock *vsock);
-/* To the host. NULL when all connections are in use. */
+/* To the host, from a port of its own. NULL when all connections are in use. */
 struct vsock_conn *vsock_connect(struct vsock *vsock, uint32_t port);
 struct vsock_conn *vsock_connect_from(struct vsock *vsock, uint32_t local, uint32_t port);
+/* Ends all connections but one, which may be NULL. */
+void vsock_close_others(struct vsock *vsock, const struct vsock_conn *but);
 /* Ends a connection at once; what is queued may be lost. */
 void vsock_close(struct vsock_conn *conn);
 /* Ends it when the device has what is queued. */

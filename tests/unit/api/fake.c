@@ -76,6 +76,33 @@ static int handle_later(struct api *api, const struct api_request *request,
     return respond_text(response, "first", 5);
 }
 
+static int handle_upload(struct api *api, const struct api_request *request,
+                         struct api_response *response, struct error *err)
+{
+    struct fake *fake = (struct fake *)(void *)api;
+    uint8_t bytes[5000];
+    uint64_t size = 0, sum = 0;
+    ssize_t got;
+    char text[96];
+    if (strcmp(request->query, "early") == 0)
+        return error_set(err, ERR_VM_UNKNOWN, 0, "nobody wants it");
+    if (strcmp(request->query, "held") == 0)
+        pass_gate(api);
+    while ((got = request->upload->read(request->upload->context, bytes, sizeof(bytes), err)) > 0)
+        for (ssize_t i = 0; i < got; i++)
+            sum += bytes[i] * ++size;
+    if (got < 0) {
+        pthread_mutex_lock(&fake->lock);
+        fake->broken++;
+        pthread_cond_broadcast(&fake->changed);
+        pthread_mutex_unlock(&fake->lock);
+        return -1;
+    }
+    int len = snprintf(text, sizeof(text), "{\"size\":%llu,\"sum\":%llu}", (unsigned long long)size,
+                       (unsigned long long)sum);
+    return respond_text(response, text, (size_t)len);
+}
+
 static int handle_metrics(struct api *api, const struct api_request *request,
                           struct api_response *response, struct error *err)
 {
@@ -85,15 +112,28 @@ static int handle_metrics(struct api *api, const struct api_request *request,
     return respond_text(response, "metrics", 7);
 }
 
+/* It would wait for no gate: the answer is at hand. */
+static bool know(struct api *api, const struct api_request *request, struct api_response *response)
+{
+    (void)api;
+    return strcmp(request->query, "known") == 0 && respond_text(response, "known", 5) == 0;
+}
+
 static const struct api_route routes[] = {
-    {"GET", "/fast", handle_who, 0, API_POOL_FAST, API_ROLE_CALLER, false},
-    {"GET", "/vms/{id}", handle_who, 0, API_POOL_FAST, API_ROLE_CALLER, false},
-    {"POST", "/echo", handle_echo, FAKE_ECHO_MAX, API_POOL_FAST, API_ROLE_CALLER, false},
-    {"GET", "/slow", handle_gate, 0, API_POOL_LIFE, API_ROLE_CALLER, false},
-    {"GET", "/held", handle_gate, 0, API_POOL_EXEC, API_ROLE_CALLER, false},
-    {"GET", "/later", handle_later, 0, API_POOL_LIFE, API_ROLE_CALLER, false},
-    {"GET", "/healthz", api_health, 0, API_POOL_NONE, API_ROLE_ANYBODY, true},
-    {"GET", "/metrics", handle_metrics, 0, API_POOL_FAST, API_ROLE_CALLER, true},
+    {"GET", "/fast", handle_who, 0, API_POOL_FAST, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"GET", "/vms/{id}", handle_who, 0, API_POOL_FAST, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"POST", "/echo", handle_echo, FAKE_ECHO_MAX, API_POOL_FAST, API_ROLE_CALLER, false, NULL,
+     API_ONCE},
+    {"GET", "/slow", handle_gate, 0, API_POOL_LIFE, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"GET", "/held", handle_gate, 0, API_POOL_EXEC, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"GET", "/perhaps", handle_gate, 0, API_POOL_FAST, API_ROLE_CALLER, false, know, API_ONCE},
+    {"GET", "/later", handle_later, 0, API_POOL_LIFE, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"GET", "/events", fake_events, 0, API_POOL_FAST, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"GET", "/file", fake_file, 0, API_POOL_FAST, API_ROLE_CALLER, false, NULL, API_ONCE},
+    {"PUT", "/upload", handle_upload, FAKE_UPLOAD_MAX, API_POOL_FILES, API_ROLE_CALLER, false, NULL,
+     API_ONCE},
+    {"GET", "/healthz", api_health, 0, API_POOL_NONE, API_ROLE_ANYBODY, true, NULL, API_ONCE},
+    {"GET", "/metrics", handle_metrics, 0, API_POOL_FAST, API_ROLE_LOCAL, true, NULL, API_ONCE},
 };
 
 static int listen_unix(char *path, size_t size)
@@ -119,15 +159,33 @@ static int listen_tcp(unsigned *ret_port)
     return fd;
 }
 
+static int add_token(struct buf *text, const char *name, enum token_role role, const char *secret)
+{
+    struct token token = {.role = role};
+    snprintf(token.name, sizeof(token.name), "%s", name);
+    snprintf(token.tenant, sizeof(token.tenant), "%s", name);
+    hash_sha256(secret, strlen(secret), token.digest);
+    return token_write(&token, text);
+}
+
+int fake_tokens(const char *extra)
+{
+    struct buf text cleanup(buf_release) = {.max = 4096};
+    int fd = memfd_create("tokens", MFD_CLOEXEC);
+    if (add_token(&text, "alice", TOKEN_OPERATE, FAKE_TOKEN) < 0 ||
+        add_token(&text, "admin", TOKEN_ADMIN, FAKE_TOKEN_ADMIN) < 0 ||
+        add_token(&text, "rita", TOKEN_READ, FAKE_TOKEN_READ) < 0 ||
+        buf_printf(&text, "# more\n%s", extra) < 0 || fs_write_all(fd, text.data, text.len) < 0)
+        return -1;
+    return fd;
+}
+
 static struct server_tokens *make_tokens(void)
 {
-    static const char text[] = "# tokens\nalice = " FAKE_TOKEN "\nadmin = zyxwvutsrq9876543210\n";
     struct server_tokens *tokens = NULL;
     struct error err = {0};
-    cleanup_close int fd = memfd_create("tokens", MFD_CLOEXEC);
-    if (fd < 0 || fs_write_all(fd, text, strlen(text)) < 0)
-        return NULL;
-    return server_tokens_read(fd, &tokens, &err) == 0 ? tokens : NULL;
+    cleanup_close int fd = fake_tokens("");
+    return fd >= 0 && server_tokens_read(fd, &tokens, &err) == 0 ? tokens : NULL;
 }
 
 bool fake_start(struct fake *fake, struct server_options options)
@@ -184,9 +242,19 @@ bool fake_wait_inside(struct fake *fake, unsigned count)
     return wait_for(fake, &fake->inside, count);
 }
 
+bool fake_wait_broken(struct fake *fake, unsigned count)
+{
+    return wait_for(fake, &fake->broken, count);
+}
+
 bool fake_wait_finished(struct fake *fake, unsigned count)
 {
     return wait_for(fake, &fake->finished, count);
+}
+
+bool fake_wait_closed(struct fake *fake, unsigned count)
+{
+    return wait_for(fake, &fake->closed, count);
 }
 
 void fake_open(struct fake *fake)

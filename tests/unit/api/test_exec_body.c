@@ -6,7 +6,7 @@
 static enum error_code parse(const char *text, struct api_exec_body *body)
 {
     struct error err = {0};
-    return api_exec_body_parse(text, strlen(text), body, &err) == 0 ? ERR_NONE : err.code;
+    return api_exec_body_parse(text, strlen(text), false, body, &err) == 0 ? ERR_NONE : err.code;
 }
 
 static enum error_code refused(const char *text)
@@ -74,6 +74,8 @@ Test(api_exec_body, each_mistake_has_its_own_code)
         {"{\"shell\":\"a\",\"env\":{\"A=B\":\"b\"}}", ERR_FIELD_VALUE},
         {"{\"shell\":\"a\",\"cwd\":\"tmp\"}", ERR_FIELD_VALUE},
         {"{\"shell\":\"a\",\"user\":\"\"}", ERR_FIELD_RANGE},
+        {"{\"shell\":\"a\",\"user\":\"no body\"}", ERR_FIELD_VALUE},
+        {"{\"shell\":\"a\",\"user\":\"\u00fc\"}", ERR_FIELD_VALUE},
         {"{\"shell\":\"a\",\"Timeout_ms\":1}", ERR_FIELD_UNKNOWN},
         {"{\"shell\":\"a\",\"image\":\"x\"}", ERR_FIELD_UNKNOWN},
     };
@@ -152,5 +154,38 @@ Test(api_exec_body, R06_every_other_string_arrives_as_it_was_sent)
         cr_assert_str_eq(cJSON_GetArrayItem(body.request.argv, 2)->valuestring, wanted);
         cr_assert_eq(body.request.input_len, len);
         cr_assert_str_eq(body.request.input, wanted);
+    }
+}
+
+static enum error_code parse_watched(const char *text, struct api_exec_body *body)
+{
+    struct error err = {0};
+    return api_exec_body_parse(text, strlen(text), true, body, &err) == 0 ? ERR_NONE : err.code;
+}
+
+Test(api_exec_body, what_only_a_watched_command_takes)
+{
+    static const char text[] = "{\"shell\":\"a\",\"stdin_open\":true,\"timeout_ms\":604800000,"
+                               "\"pty\":{\"rows\":40}}";
+    struct api_exec_body body cleanup(api_exec_body_release) = {0};
+    cr_assert_eq(parse(text, &body), ERR_FIELD_UNKNOWN);
+    cr_assert_eq(parse_watched(text, &body), ERR_NONE);
+    cr_assert(body.input_open && body.request.pty);
+    cr_assert_eq(body.request.size.rows, 40);
+    cr_assert_eq(body.request.size.cols, 80);
+    cr_assert_eq(body.request.timeout_ms, 604800000);
+    static const struct {
+        const char *text;
+        enum error_code code;
+    } bad[] = {
+        {"{\"shell\":\"a\",\"timeout_ms\":604800001}", ERR_FIELD_RANGE},
+        {"{\"shell\":\"a\",\"pty\":true}", ERR_FIELD_TYPE},
+        {"{\"shell\":\"a\",\"pty\":{\"rows\":0}}", ERR_FIELD_RANGE},
+        {"{\"shell\":\"a\",\"pty\":{\"cols\":65536}}", ERR_FIELD_RANGE},
+        {"{\"shell\":\"a\",\"pty\":{\"depth\":1}}", ERR_FIELD_UNKNOWN},
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct api_exec_body none cleanup(api_exec_body_release) = {0};
+        cr_assert_eq(parse_watched(bad[i].text, &none), bad[i].code, "%s", bad[i].text);
     }
 }

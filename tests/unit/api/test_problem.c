@@ -16,12 +16,12 @@ Test(api_problem, every_code_has_status_title_and_advice_of_its_own)
     }
 }
 
-Test(api_problem, retry_after_stands_with_503_only_and_with_each_503)
+Test(api_problem, retry_after_stands_with_429_and_503_only_and_with_each)
 {
     for (int code = ERR_NONE + 1; code < ERR_COUNT; code++) {
         const struct api_problem_kind *kind = api_problem_kind((enum error_code)code);
-        cr_assert((kind->retry_after_s > 0) == (kind->status == 503), "%s",
-                  error_code_name((enum error_code)code));
+        bool later = kind->status == 429 || kind->status == 503;
+        cr_assert((kind->retry_after_s > 0) == later, "%s", error_code_name((enum error_code)code));
     }
 }
 

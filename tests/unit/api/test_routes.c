@@ -6,7 +6,8 @@
 struct found {
     const struct api_route *route;
     enum error_code code;
-    char id[ID_VM_MAX + 1], allow[32];
+    struct api_ids ids;
+    char allow[32];
 };
 
 static struct found find(const char *method, const char *path)
@@ -15,7 +16,7 @@ static struct found find(const char *method, const char *path)
     struct error err = {0};
     size_t count = 0;
     const struct api_route *routes = api_routes(&count);
-    found.route = api_route_match(routes, count, method, path, found.id, found.allow, &err);
+    found.route = api_route_match(routes, count, method, path, &found.ids, found.allow, &err);
     found.code = err.code;
     return found;
 }
@@ -27,11 +28,17 @@ Test(api_routes, match_by_method_and_shape)
     cr_assert(find("DELETE", "/vms/a_b-C9").route->handler == api_vm_delete);
     cr_assert(find("POST", "/vms/a/exec").route->handler == api_exec_create);
     cr_assert(find("GET", "/vms/a/isolation").route->handler == api_isolation_get);
+    cr_assert(find("GET", "/vms/a/console").route->handler == api_console_get);
     cr_assert(find("GET", "/vms/a/audit").route->handler == api_audit_get);
     cr_assert(find("POST", "/admin/drain").route->handler == api_drain);
-    cr_assert_str_eq(find("GET", "/vms/a_b-C9").id, "a_b-C9");
-    cr_assert_str_eq(find("POST", "/vms/exec/exec").id, "exec");
-    cr_assert_str_eq(find("GET", "/images").id, "");
+    cr_assert_str_eq(find("GET", "/vms/a_b-C9").ids.id, "a_b-C9");
+    cr_assert_str_eq(find("POST", "/vms/exec/exec").ids.id, "exec");
+    cr_assert_str_eq(find("GET", "/images").ids.id, "");
+    cr_assert(find("DELETE", "/vms/a/execs/abcdefghij234567abcd").route->handler ==
+              api_execs_delete);
+    cr_assert_str_eq(find("GET", "/vms/a/execs/abcdefghij234567abcd/events").ids.exec,
+                     "abcdefghij234567abcd");
+    cr_assert_str_eq(find("GET", "/vms/a/execs").ids.exec, "");
 }
 
 Test(api_routes, unknown_paths_are_not_found)
@@ -47,7 +54,7 @@ Test(api_routes, other_methods_learn_what_is_allowed)
 {
     cr_assert_eq(find("PUT", "/vms").code, ERR_METHOD);
     cr_assert_str_eq(find("PUT", "/vms").allow, "POST, GET");
-    cr_assert_str_eq(find("HEAD", "/vms/a").allow, "GET, DELETE");
+    cr_assert_str_eq(find("HEAD", "/vms/a").allow, "GET, DELETE, PATCH");
     cr_assert_str_eq(find("get", "/healthz").allow, "GET");
     cr_assert_eq(find("GET", "/vms/a/exec").code, ERR_METHOD);
 }
@@ -59,7 +66,7 @@ Test(api_routes, R10_ids_in_paths_are_checked)
     cr_assert_eq(find("GET", path).code, ERR_NONE);
     path[5 + 64] = 'a';
     cr_assert_eq(find("GET", path).code, ERR_ID_INVALID);
-    cr_assert_str_eq(find("GET", path).id, find("GET", path).route == NULL ? "" : "?");
+    cr_assert_str_eq(find("GET", path).ids.id, find("GET", path).route == NULL ? "" : "?");
     static const char *const bad[] = {"/vms/a.b", "/vms/...", "/vms/~", "/vms/a@b", "/vms/a:b"};
     for (size_t i = 0; i < COUNT_OF(bad); i++)
         cr_assert_eq(find("DELETE", bad[i]).code, ERR_ID_INVALID, "%s", bad[i]);
@@ -123,10 +130,14 @@ Test(api_routes, only_health_blocks_nobody_and_needs_nobody)
         bool public = health || strcmp(routes[i].path, "/readyz") == 0;
         cr_assert_eq(routes[i].pool == API_POOL_NONE, health, "%s", routes[i].path);
         cr_assert_eq(routes[i].role == API_ROLE_ANYBODY, public, "%s", routes[i].path);
-        bool body = strcmp(routes[i].method, "POST") == 0 && routes[i].handler != api_cordon_set &&
+        bool upload = strcmp(routes[i].method, "PUT") == 0;
+        cr_assert_eq(api_route_uploads(&routes[i]), upload, "%s", routes[i].path);
+        bool takes = strcmp(routes[i].method, "POST") == 0 || routes[i].handler == api_vm_patch;
+        bool post = takes && routes[i].handler != api_cordon_set &&
                     routes[i].handler != api_vm_pause && routes[i].handler != api_vm_resume;
-        bool admin = strncmp(routes[i].path, "/admin/", 7) == 0;
-        cr_assert_eq(routes[i].body_max > 0, body, "%s", routes[i].path);
+        bool admin =
+            strncmp(routes[i].path, "/admin/", 7) == 0 || routes[i].handler == api_calls_get;
+        cr_assert_eq(routes[i].body_max > 0, post || upload, "%s", routes[i].path);
         cr_assert_eq(routes[i].role == API_ROLE_ADMIN, admin, "%s", routes[i].path);
     }
 }

@@ -155,9 +155,35 @@ Test(server_stop, answers_what_does_not_end_and_says_so)
 
 TestSuite(server_pools, .timeout = 120);
 
+Test(server_pools, R03_what_is_known_waits_for_no_worker)
+{
+    struct server_options options = {.pools = {[API_POOL_FAST] = {1, 1, false}}};
+    cr_assert(fake_start(&fake, options));
+    cleanup_close int running = http_connect_unix(fake.path);
+    cr_assert(http_send(running, GET("/perhaps?other")));
+    cr_assert(fake_wait_inside(&fake, 1));
+    for (int i = 0; i < 3; i++)
+        expect(GET("/perhaps?known"), 200, "known");
+    fake_open(&fake);
+    struct http_answer answer cleanup(http_release) = http_read(running);
+    cr_assert_eq(answer.status, 200);
+    cr_assert_str_eq(answer.body, "through");
+    cr_assert_eq(fake_stop(&fake), 0);
+}
+
+Test(server_pools, R03_what_is_known_needs_a_caller_too)
+{
+    cr_assert(fake_start(&fake, (struct server_options){0}));
+    cleanup_close int fd = http_connect_tcp(fake.port);
+    cr_assert(http_send(fd, GET("/perhaps?known")));
+    struct http_answer answer cleanup(http_release) = http_read(fd);
+    cr_assert_eq(answer.status, 401);
+    cr_assert_eq(fake_stop(&fake), 0);
+}
+
 Test(server_pools, R03_when_full_new_requests_are_refused_at_once)
 {
-    struct server_options options = {.pools = {[API_POOL_LIFE] = {1, 1}}};
+    struct server_options options = {.pools = {[API_POOL_LIFE] = {1, 1, false}}};
     cr_assert(fake_start(&fake, options));
     cleanup_close int running = http_connect_unix(fake.path), queued = http_connect_unix(fake.path);
     cr_assert(http_send(running, GET("/slow")));
@@ -176,6 +202,41 @@ Test(server_pools, R03_when_full_new_requests_are_refused_at_once)
     struct http_answer second cleanup(http_release) = http_read(queued);
     cr_assert_eq(first.status, 200);
     cr_assert_eq(second.status, 200);
+    cr_assert_eq(fake_stop(&fake), 0);
+}
+
+static int send_held(int fd, const char *token)
+{
+    char text[160];
+    snprintf(text, sizeof(text), "GET /held HTTP/1.1\r\nHost: x\r\n%s\r\n", token);
+    cr_assert(fd >= 0 && http_send(fd, text));
+    return fd;
+}
+
+#define BEARER "Authorization: Bearer " FAKE_TOKEN "\r\n"
+
+/* Of four workers and four places in the queue, one owner has two each. */
+Test(server_pools, R03_one_owner_takes_no_more_than_his_share)
+{
+    enum { MOST = 4, SHARE = 2, HIS = 2 * SHARE, OTHERS = 1 };
+    struct server_options options = {.pools = {[API_POOL_EXEC] = {MOST, MOST, true}}};
+    int fds[HIS + OTHERS];
+    cr_assert(fake_start(&fake, options));
+    for (int i = 0; i < HIS; i++)
+        fds[i] = send_held(http_connect_unix(fake.path), "");
+    cr_assert(fake_wait_inside(&fake, SHARE));
+    struct http_answer refused cleanup(http_release) = http_ask(fake.path, GET("/held"));
+    cr_assert_eq(refused.status, 503);
+    cr_assert(strstr(refused.body, "of yours") != NULL, "%s", refused.body);
+    fds[HIS] = send_held(http_connect_tcp(fake.port), BEARER);
+    cr_assert(fake_wait_inside(&fake, SHARE + OTHERS), "another's goes past those that wait");
+    cr_assert_eq(fake.inside, SHARE + OTHERS);
+    fake_open(&fake);
+    for (int i = 0; i < HIS + OTHERS; i++) {
+        struct http_answer answer cleanup(http_release) = http_read(fds[i]);
+        cr_assert_eq(answer.status, 200);
+        close(fds[i]);
+    }
     cr_assert_eq(fake_stop(&fake), 0);
 }
 

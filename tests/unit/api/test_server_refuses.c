@@ -258,8 +258,30 @@ Test(server_refuses, nobody_who_has_a_token)
            "GET /fast HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " FAKE_TOKEN "\r\n\r\n", 200,
            "{\"caller\":\"alice\",\"admin\":false,\"id\":\"\"}");
     expect(fake.port,
-           "GET /fast HTTP/1.1\r\nHost: x\r\nAuthorization: bearer zyxwvutsrq9876543210\r\n\r\n",
+           "GET /fast HTTP/1.1\r\nHost: x\r\nAuthorization: bearer " FAKE_TOKEN_ADMIN "\r\n\r\n",
            200, "{\"caller\":\"admin\",\"admin\":true,\"id\":\"\"}");
+}
+
+Test(server_refuses, readers_what_changes_something_before_the_body)
+{
+    expect(fake.port,
+           "GET /fast HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " FAKE_TOKEN_READ "\r\n\r\n",
+           200, "{\"caller\":\"rita\"");
+    expect(fake.port,
+           "POST /echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " FAKE_TOKEN_READ
+           "\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n",
+           403, "needs the role `operate`");
+}
+
+Test(server_refuses, to_tell_one_tenant_of_all)
+{
+    expect(fake.port,
+           "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " FAKE_TOKEN "\r\n\r\n", 403,
+           "all tenants");
+    expect(fake.port,
+           "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " FAKE_TOKEN_ADMIN "\r\n\r\n",
+           200, "metrics");
+    expect(0, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200, "metrics");
 }
 
 Test(server_refuses, on_the_metrics_listener_all_but_monitoring)

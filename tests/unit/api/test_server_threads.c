@@ -1,8 +1,6 @@
 /* Many clients at once, then a stop under load: run under ThreadSanitizer too. */
 #include "tests/unit/api/fake.h"
 
-#include <sys/mman.h>
-
 enum { CLIENTS = 8, REQUESTS = 60 };
 
 struct client {
@@ -22,6 +20,17 @@ static bool ask(struct fake *fake, int *fd, const char *text)
     return good;
 }
 
+/* Leaves while others listen and speak. */
+static bool listen_a_while(struct fake *fake)
+{
+    cleanup_close int fd = http_connect_unix(fake->path);
+    bool sent = fd >= 0 && http_send(fd, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    struct http_answer answer = sent ? http_read(fd) : (struct http_answer){0};
+    fake_say(fake, "word");
+    http_release(&answer);
+    return answer.status == 200 || answer.status == 503;
+}
+
 static void *run(void *context)
 {
     static const char *const texts[] = {
@@ -31,12 +40,15 @@ static void *run(void *context)
         "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /later HTTP/1.1\r\nHost: x\r\n\r\n",
+        "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+        "PUT /upload?early HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
         "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
     };
     struct client *client = context;
     cleanup_close int fd = -1;
     for (size_t i = 0; i < REQUESTS; i++)
-        if (!ask(client->fake, &fd, texts[i % COUNT_OF(texts)]))
+        if (!ask(client->fake, &fd, texts[i % COUNT_OF(texts)]) ||
+            (i % 4 == 0 && !listen_a_while(client->fake)))
             client->wrong++;
     return NULL;
 }
@@ -95,10 +107,11 @@ static unsigned replace_tokens_under_load(struct fake *fake)
         return 1;
     for (unsigned i = 0; i < 200; i++) {
         struct error err = {0};
-        cleanup_close int fd = memfd_create("tokens", MFD_CLOEXEC);
-        dprintf(fd, "alice = " FAKE_TOKEN "\nother = abcdefghij0123456789%u\n%s", i,
-                i % 2 ? "" : "weak = weak\n");
-        wrong += (server_tokens_replace(fake->tokens, fd, &err) == 0) != (i % 2 == 1);
+        cleanup_close int fd = fake_tokens(i % 2 ? "" : "bare = abcdefghij0123456789\n");
+        struct server_tokens *fresh = NULL;
+        wrong += (server_tokens_read(fd, &fresh, &err) == 0) != (i % 2 == 1);
+        if (fresh != NULL)
+            server_tokens_take(fake->tokens, fresh);
     }
     pthread_join(client.thread, NULL);
     return wrong + client.wrong;
@@ -107,9 +120,10 @@ static unsigned replace_tokens_under_load(struct fake *fake)
 int main(void)
 {
     struct fake fake;
-    log_open("test", LOG_LEVEL_ERROR);
-    const struct server_options options = {
-        .pools = {[API_POOL_FAST] = {4, 8}, [API_POOL_LIFE] = {4, 4}, [API_POOL_EXEC] = {4, 8}}};
+    log_open("test", LOG_LEVEL_ERROR, LOG_TEXT);
+    const struct server_options options = {.pools = {[API_POOL_FAST] = {4, 8, false},
+                                                     [API_POOL_LIFE] = {4, 4, false},
+                                                     [API_POOL_EXEC] = {4, 8, true}}};
     if (!fake_start(&fake, options))
         return 1;
     fake_open(&fake);

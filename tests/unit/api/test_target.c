@@ -113,7 +113,7 @@ Test(api_query, decodes_as_forms_do)
 
 Test(api_query, refuses_bad_escapes_nul_and_what_does_not_fit)
 {
-    char long_key[64], long_value[600];
+    char long_key[64], long_value[API_QUERY_VALUE_SIZE + 10];
     memset(long_key, 'k', sizeof(long_key));
     long_key[sizeof(long_key) - 1] = '\0';
     memset(long_value, 'v', sizeof(long_value));
@@ -192,4 +192,115 @@ Test(api_list_query, the_longest_query_fits)
     cr_assert_eq(list(target.query, &query), ERR_NONE);
     cr_assert_eq(query.state, STORE_LOST);
     cr_assert_str_eq(query.kept, "state=lost&");
+}
+
+static enum error_code page(const char *text, struct api_list_query *query, struct error *err)
+{
+    *err = (struct error){0};
+    return api_snapshot_query_parse(text, query, err) == 0 ? ERR_NONE : err->code;
+}
+
+/* /snapshots. */
+Test(api_list_query, a_list_without_states_takes_none)
+{
+    struct api_list_query query;
+    struct error err;
+    cr_assert_eq(page("", &query, &err), ERR_NONE);
+    cr_assert_eq(query.limit, API_PAGE_DEFAULT);
+    cr_assert_str_eq(query.cursor, "");
+    cr_assert_eq(page("limit=7&cursor=abcdefghij234567abcd", &query, &err), ERR_NONE);
+    cr_assert_eq(query.limit, 7);
+    cr_assert_str_eq(query.cursor, "abcdefghij234567abcd");
+    cr_assert_str_eq(query.kept, "limit=7&");
+    static const char *const bad[] = {
+        "label=",          "state=running",      "limit=0",    "limit=501",  "cursor=../x",
+        "limit=1&limit=2", "limit=1&state=lost", "owner=root", "ephemeral=1"};
+    for (size_t i = 0; i < COUNT_OF(bad); i++)
+        cr_assert_eq(page(bad[i], &query, &err), ERR_QUERY, "%s", bad[i]);
+    cr_assert_eq(page("label=run=42", &query, &err), ERR_NONE);
+    cr_assert(strcmp(query.label_key, "run") == 0 && strcmp(query.label_value, "42") == 0);
+    cr_assert_eq(page("state=lost", &query, &err), ERR_QUERY);
+    cr_assert_not_null(strstr(err.msg, "label, limit and cursor only"), "%s", err.msg);
+}
+
+/* ---- digests ---- */
+
+/* SHA-256 of nothing: RFC 9530's own examples have the same form. */
+#define EMPTY "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+
+Test(api_digest, R06_finds_sha_256_among_others)
+{
+    static const char *const good[] = {
+        "sha-256=:" EMPTY ":",
+        "SHA-256=:" EMPTY ":",
+        "sha-512=:AAAA:, sha-256=:" EMPTY ":",
+        " sha-256=:" EMPTY ":;q=1,md5=:AA==:",
+    };
+    uint8_t wanted[HASH_SIZE];
+    hash_sha256("", 0, wanted);
+    for (size_t i = 0; i < COUNT_OF(good); i++) {
+        uint8_t digest[HASH_SIZE] = {0};
+        struct error err = {0};
+        cr_assert_eq(api_digest_parse(good[i], digest, &err), 0, "%s", good[i]);
+        cr_assert_eq(memcmp(digest, wanted, HASH_SIZE), 0, "%s", good[i]);
+    }
+}
+
+Test(api_digest, R06_refuses_what_would_go_unchecked)
+{
+    static const char *const bad[] = {
+        "",
+        "sha-256",
+        "sha-256=",
+        "sha-256=:",
+        "sha-256=::",
+        "sha-256=" EMPTY,
+        "sha-256=:" EMPTY,
+        "sha-256=:AAAA:",
+        "sha-256=:" EMPTY EMPTY ":",
+        "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuF=U:",
+        "sha-256=:47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=:",
+        "sha-512=:AAAA:",
+        "x-sha-256=:" EMPTY ":",
+    };
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        uint8_t digest[HASH_SIZE];
+        struct error err = {0};
+        cr_assert_eq(api_digest_parse(bad[i], digest, &err), -1, "%s", bad[i]);
+        cr_assert_eq(err.code, ERR_BAD_REQUEST);
+    }
+}
+
+/* ---- ranges ---- */
+
+static enum api_range range(const char *text, int64_t *offset, int64_t *length)
+{
+    *offset = *length = -1;
+    return api_range_parse(text, 100, offset, length);
+}
+
+Test(api_range, R06_one_part_is_given_as_rfc_9110_has_it)
+{
+    static const struct {
+        const char *text;
+        int64_t offset, length;
+    } parts[] = {{"bytes=0-0", 0, 1},   {"bytes=10-19", 10, 10}, {"bytes=90-", 90, 10},
+                 {"bytes=-10", 90, 10}, {"bytes=-1000", 0, 100}, {"bytes=99-1000", 99, 1},
+                 {"Bytes=0-99", 0, 100}};
+    static const char *const all[] = {"",           "bytes=",     "bytes=-",
+                                      "bytes=a-b",  "bytes=5-4",  "bytes=0-1,3-4",
+                                      "lines=0-1",  "bytes=1",    "bytes=0-1x",
+                                      "bytes= 0-1", "bytes=+1-2", "bytes=99999999999999999999-"};
+    static const char *const none[] = {"bytes=100-", "bytes=100-200", "bytes=-0"};
+    int64_t offset, length;
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        cr_assert_eq(range(parts[i].text, &offset, &length), API_RANGE_PART, "%s", parts[i].text);
+        cr_assert_eq(offset, parts[i].offset, "%s", parts[i].text);
+        cr_assert_eq(length, parts[i].length, "%s", parts[i].text);
+    }
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+        cr_assert_eq(range(all[i], &offset, &length), API_RANGE_ALL, "%s", all[i]);
+    for (size_t i = 0; i < COUNT_OF(none); i++)
+        cr_assert_eq(range(none[i], &offset, &length), API_RANGE_NONE, "%s", none[i]);
+    cr_assert_eq(api_range_parse("bytes=-5", 0, &offset, &length), API_RANGE_NONE);
 }

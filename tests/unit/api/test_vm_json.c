@@ -70,7 +70,7 @@ Test(api_vm_json, has_every_member)
         "\"without\":[\"firewall\",\"seccomp\"]",
         "\"created_at\":\"20",
         "\"expires_at\":\"20",
-        "\"steps\":[{\"name\":\"guard\",\"ms\":1.5}]",
+        "\"timings\":[{\"name\":\"guard\",\"ms\":1.5}]",
         "\"guest\":{\"agent\":\"0.1.0\",\"kernel\":\"6.1\",\"boot_ms\":400}",
     };
     for (size_t i = 0; i < COUNT_OF(parts); i++)
@@ -90,7 +90,7 @@ Test(api_vm_json, a_vm_being_created_knows_less)
     cr_assert(strstr(text, "\"idle\":null,") != NULL);
     cr_assert(strstr(text, "\"on_unresponsive\":\"keep\"") != NULL);
     cr_assert(strstr(text, "\"agent\":null") != NULL);
-    cr_assert(strstr(text, "\"steps\":[]") != NULL);
+    cr_assert(strstr(text, "\"timings\":[]") != NULL);
     cr_assert(strstr(text, "\"guest\":null") != NULL);
     cr_assert(strstr(text, "\"isolation\":\"emulated\"") != NULL);
 }

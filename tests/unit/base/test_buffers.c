@@ -47,9 +47,9 @@ Test(ring, R37_keeps_the_newest_bytes_of_any_stream)
 {
     struct random random = random_start();
     for (int round = 0; round < 300; round++) {
-        size_t size = 1 + random_below(&random, 64), total = 0;
+        size_t size = 1 + random_below(&random, round % 2 == 0 ? 64 : 2000), total = 0;
         struct ring *ring = ring_new(size);
-        char stream[20000], out[100];
+        char stream[20000], out[2100];
         for (int i = 0; i < 60; i++) {
             size_t n = random_below(&random, 200);
             for (size_t b = 0; b < n; b++)
@@ -68,4 +68,57 @@ Test(ring, R37_keeps_the_newest_bytes_of_any_stream)
         }
         ring_free(ring);
     }
+}
+
+Test(ring, R29_who_reads_on_gets_every_byte_or_knows_how_many_are_gone)
+{
+    struct random random = random_start();
+    for (int round = 0; round < 300; round++) {
+        size_t size = 1 + random_below(&random, 300), total = 0, gone = 0;
+        struct ring *ring = ring_new(size);
+        char stream[20000], got[20000], out[128];
+        uint64_t at = 0, read = 0;
+        for (int i = 0; i < 60; i++) {
+            size_t n = random_below(&random, 150);
+            for (size_t b = 0; b < n; b++)
+                stream[total + b] = (char)random_below(&random, 256);
+            ring_write(ring, stream + total, n);
+            total += n;
+            if (i == 30) {
+                size += random_below(&random, 500);
+                cr_assert(ring_grow(ring, size));
+            }
+            cr_assert_eq(ring_end(ring), total, "seed %llu", (unsigned long long)random.seed);
+            for (uint64_t from = at; random_below(&random, 4) > 0; from = at) {
+                size_t len = ring_read_on(ring, &at, out, 1 + random_below(&random, sizeof(out)));
+                gone += len == 0 ? (size_t)(at - from) : 0;
+                memcpy(got + read, out, len);
+                read += len;
+                cr_assert(memcmp(out, stream + at - len, len) == 0 && at == read + gone &&
+                              total - at <= total,
+                          "seed %llu", (unsigned long long)random.seed);
+            }
+        }
+        size_t kept = ring_read(ring, got, sizeof(got));
+        cr_assert(kept <= size && memcmp(got, stream + total - kept, kept) == 0, "seed %llu",
+                  (unsigned long long)random.seed);
+        ring_free(ring);
+    }
+}
+
+Test(ring, R29_what_is_kept_is_not_passed_over)
+{
+    char out[8];
+    uint64_t at = 0;
+    struct ring *ring = ring_new(4);
+    ring_write(ring, "abcdefg", 7);
+    cr_assert_eq(ring_read_on(ring, &at, out, sizeof(out)), 0);
+    cr_assert_eq(at, 3, "the oldest of the four that are kept");
+    cr_assert(ring_grow(ring, 6));
+    ring_write(ring, "hi", 2);
+    cr_assert_eq(ring_read_on(ring, &at, out, sizeof(out)), 6);
+    cr_assert(memcmp(out, "defghi", 6) == 0);
+    cr_assert_eq(ring_read_on(ring, &at, out, sizeof(out)), 0);
+    cr_assert_eq(at, 9, "there is nothing yet");
+    ring_free(ring);
 }

@@ -35,6 +35,81 @@ Test(hash, a_file_hashes_like_its_bytes_wherever_its_offset_stands)
     free(data);
 }
 
+static void hash_pages(int fd, uint8_t out[static HASH_SIZE])
+{
+    struct error err = {0};
+    cr_assert_eq(hash_pages_fd(fd, NULL, NULL, out, &err), 0, "%s", err.msg);
+}
+
+/* Computed here another way: from the bytes in memory. */
+static void expect_pages(const uint8_t *data, size_t size, uint8_t out[static HASH_SIZE])
+{
+    cleanup_free uint8_t *text = malloc(size + (size / HASH_PAGE + 2) * 8);
+    size_t len = 0;
+    for (size_t at = 0; at < size; at += HASH_PAGE) {
+        size_t page = size - at < HASH_PAGE ? size - at : HASH_PAGE, set = 0;
+        for (size_t i = 0; i < page; i++)
+            set += data[at + i] != 0;
+        if (set == 0)
+            continue;
+        uint64_t number = at / HASH_PAGE;
+        memcpy(text + len, &number, 8); /* little-endian, as this machine is */
+        memcpy(text + len + 8, data + at, page);
+        len += 8 + page;
+    }
+    uint64_t end = size;
+    memcpy(text + len, &end, 8);
+    hash_sha256(text, len + 8, out);
+}
+
+Test(hash, R37_pages_hash_by_what_is_in_them_whether_zeros_are_written_or_not)
+{
+    enum { PAGES = 600, ROUNDS = 20 }; /* more than one read */
+    struct random random = random_start();
+    uint8_t expected[HASH_SIZE], sparse[HASH_SIZE], full[HASH_SIZE];
+    for (int round = 0; round < ROUNDS; round++) {
+        size_t size = random_below(&random, PAGES * HASH_PAGE);
+        uint8_t *data = calloc(1, size + 1);
+        cleanup_close int holes = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        cleanup_close int written = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        cr_assert_eq(ftruncate(holes, (off_t)size), 0);
+        for (uint64_t n = random_below(&random, 40); n > 0 && size > 0; n--) {
+            size_t at = random_below(&random, size);
+            data[at] = (uint8_t)(1 + random_below(&random, 255));
+            cr_assert_eq(pwrite(holes, data + at, 1, (off_t)at), 1);
+        }
+        cr_assert_eq(fs_write_all(written, data, size), 0);
+        expect_pages(data, size, expected);
+        hash_pages(holes, sparse);
+        hash_pages(written, full);
+        cr_assert_arr_eq(sparse, expected, HASH_SIZE);
+        cr_assert_arr_eq(full, expected, HASH_SIZE);
+        cr_assert_eq(ftruncate(holes, (off_t)size + 1), 0); /* only zeros more, and yet another */
+        hash_pages(holes, sparse);
+        cr_assert_arr_neq(sparse, expected, HASH_SIZE);
+        free(data);
+    }
+}
+
+static int refuse(void *context, struct error *err)
+{
+    return --*(int *)context > 0 ? 0 : error_set(err, ERR_CANCELLED, 0, "enough");
+}
+
+Test(hash, hashing_pages_ends_when_it_is_told_to)
+{
+    enum { SIZE = 4 << 20 };
+    int left = 2;
+    uint8_t digest[HASH_SIZE];
+    struct error err = {0};
+    cleanup_free uint8_t *data = malloc(SIZE);
+    memset(data, 'z', SIZE);
+    cleanup_close int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    cr_assert_eq(fs_write_all(fd, data, SIZE), 0);
+    cr_assert_eq(hash_pages_fd(fd, refuse, &left, digest, &err), -1);
+    cr_assert(err.code == ERR_CANCELLED && left == 0);
+}
+
 Test(hash, R37_hex_round_trips_and_anything_else_is_refused)
 {
     struct random random = random_start();

@@ -189,6 +189,7 @@ void bench_init(struct bench *bench)
                                          .max_vcpus = 32,
                                          .max_memory_mib = 4096,
                                          .max_disk_mib = 1024,
+                                         .max_snapshots = 8,
                                          .max_io_mib_s = 512,
                                          .max_iops = 20000,
                                          .total_memory_mib = 16384};

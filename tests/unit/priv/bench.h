@@ -58,6 +58,8 @@ void bench_kill(struct bench *bench, struct bench_vm *vm, struct priv_killed *re
 void bench_die(const struct bench_vm *vm);  /* SIGKILL to the VMM, behind the server's back */
 pid_t bench_pid(const struct bench_vm *vm); /* of the VMM, from its pidfd */
 
+/* Connects to the socket behind an O_PATH descriptor. */
+int bench_connect(int path_fd);
 /* Status code of one call of the VMM's API. */
 int bench_api(int api, const char *method, const char *path, const char *body);
 
@@ -69,6 +71,9 @@ void bench_traces(const struct bench *bench, const char *instance, char *out, si
 /* First line of a file of the instance's cgroup, from whichever hierarchy has it. */
 void bench_cgroup(const struct bench *bench, const char *instance, const char *file, char *out,
                   size_t size);
+
+/* The calling process, which a test has forked, enters the instance's cgroup. -1 with errno. */
+int bench_enter(const struct bench *bench, const char *instance);
 
 struct priv_request bench_request(enum priv_op op, const char *instance);
 /* Sends bytes raw and returns the answer. */

@@ -52,7 +52,7 @@ void bench_launch(struct bench *bench, struct bench_vm *vm)
     vm->launch_ms = since(start);
 }
 
-static int connect_to(int path_fd)
+int bench_connect(int path_fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", path_fd);
@@ -68,7 +68,7 @@ static int connect_to(int path_fd)
 int bench_api(int api, const char *method, const char *path, const char *body)
 {
     char text[4096];
-    cleanup_close int fd = connect_to(api);
+    cleanup_close int fd = bench_connect(api);
     int n =
         snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: vmm\r\nContent-Length: %zu\r\n\r\n%s",
                  method, path, strlen(body), body);
@@ -173,6 +173,15 @@ void bench_cgroup(const struct bench *bench, const char *instance, const char *f
         }
     }
     snprintf(out, size, "no %s", file);
+}
+
+int bench_enter(const struct bench *bench, const char *instance)
+{
+    int entries[PRIV_CGROUP_DIRS] = {-1, -1, -1, -1};
+    struct error err = {0};
+    if (priv_cgroup_entries(&bench->server->cgroups, instance, entries, &err) < 0)
+        return -1;
+    return priv_cgroup_enter(entries);
 }
 
 /* Does any process have the instance id in its command line? */

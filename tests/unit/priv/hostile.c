@@ -110,6 +110,7 @@ void hostile_begin(struct bench *bench, struct watch *watch)
     bench->config.uid_base += (1u << 20) + (uint32_t)getpid() % 10000 * HOSTILE_UIDS;
     bench->config.uid_count = HOSTILE_UIDS;
     bench->config.max_vms = HOSTILE_UIDS - 16;
+    bench->config.max_snapshots = HOSTILE_UIDS;
     watch_open(watch, bench);
     bench_serve(bench, true);
 }

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 static int first_listener(int argc, char **argv)
@@ -42,6 +43,7 @@ int main(int argc, char **argv)
 {
     char text[8192] = "", *at = text, *stop = text + sizeof(text) - 1;
     signal(SIGTERM, end);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (int i = 1; i < argc; i++)
         at += snprintf(at, (size_t)(stop - at), "%s ", argv[i]);
     *at++ = '\n';

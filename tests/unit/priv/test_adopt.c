@@ -65,6 +65,16 @@ static pid_t sleep_as(char *name, uint32_t uid)
     return pid;
 }
 
+static void put_into_cgroup(const struct priv_cgroups *cgroups, const struct priv_record *record)
+{
+    char pid[16];
+    snprintf(pid, sizeof(pid), "%d", record->pid);
+    for (size_t at = 0; at < cgroups->count; at++) {
+        cleanup_close int directory = priv_cgroup_directory(cgroups, at, record->instance);
+        cr_assert_eq(fs_write_at(directory, "cgroup.procs", pid), 0);
+    }
+}
+
 /* Everything about it agrees; `bench` has a server, which is closed afterwards. */
 static struct priv_record launched(struct bench *bench)
 {
@@ -83,7 +93,7 @@ static struct priv_record launched(struct bench *bench)
     if (server->cgroups.count > 0) {
         cr_assert_eq(priv_cgroup_make(&server->cgroups, record.instance, &record.shape, 0, &err), 0,
                      "%s", err.msg);
-        cr_assert_eq(priv_cgroup_attach(&server->cgroups, record.instance, record.pid, &err), 0);
+        put_into_cgroup(&server->cgroups, &record);
     }
     cr_assert_eq(priv_record_write(server->records, &record, &err), 0, "%s", err.msg);
     close_server(bench);

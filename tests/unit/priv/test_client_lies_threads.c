@@ -114,6 +114,8 @@ static void *call_wrong(void *argument)
     struct priv_launched launched;
     struct priv_host host;
     struct priv_line line = {.state = 77};
+    struct priv_published published;
+    struct priv_snapshot snapshot;
     char instance[ID_INSTANCE_SIZE] = "untouched";
     char chain[PRIV_CHAIN_SIZE];
     uint8_t image[HASH_SIZE] = {0};
@@ -129,6 +131,10 @@ static void *call_wrong(void *argument)
     } else if (wrong->op == PRIV_REPORT) {
         r = priv_report(wrong->client, some_instance, 0, &line, &err);
         CHECK(line.state == 77);
+    } else if (wrong->op == PRIV_PUBLISH) {
+        r = priv_publish(wrong->client, some_instance, &published, &err);
+    } else if (wrong->op == PRIV_SNAPSHOTS) {
+        r = priv_snapshots(wrong->client, NULL, &snapshot, &err);
     } else {
         r = priv_host(wrong->client, &host, &err);
     }
@@ -142,10 +148,11 @@ static void a_reply_of_wrong_content_fails_its_call_only(void)
         enum priv_op op;
         size_t fds;
         uint8_t fill;
-    } cases[] = {{PRIV_OPEN, 0, 0},     {PRIV_OPEN, 2, 0},    {PRIV_LAUNCH, 1, 0},
-                 {PRIV_LAUNCH, 3, 0},   {PRIV_RESERVE, 0, 0}, {PRIV_RESERVE, 0, 'a'},
-                 {PRIV_RESERVE, 0, 1},  {PRIV_HOST, 0, 'a'},  {PRIV_HOST, 1, 0},
-                 {PRIV_REPORT, 0, 'a'}, {PRIV_REPORT, 1, 0}};
+    } cases[] = {{PRIV_OPEN, 0, 0},      {PRIV_OPEN, 2, 0},       {PRIV_LAUNCH, 1, 0},
+                 {PRIV_LAUNCH, 3, 0},    {PRIV_RESERVE, 0, 0},    {PRIV_RESERVE, 0, 'a'},
+                 {PRIV_RESERVE, 0, 1},   {PRIV_HOST, 0, 'a'},     {PRIV_HOST, 1, 0},
+                 {PRIV_REPORT, 0, 'a'},  {PRIV_REPORT, 1, 0},     {PRIV_PUBLISH, 0, 0},
+                 {PRIV_PUBLISH, 0, 'a'}, {PRIV_SNAPSHOTS, 0, 'a'}};
     struct pair pair = pair_open();
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct wrong wrong = {.client = pair.client, .op = cases[i].op};

@@ -13,30 +13,49 @@ enum {
 
 static const enum priv_op operations[] = {PRIV_GUARD,  PRIV_LAUNCH, PRIV_OPEN, PRIV_CHECK,
                                           PRIV_REPORT, PRIV_USAGE,  PRIV_KILL};
+static const enum priv_op snapshots[] = {PRIV_STAGE, PRIV_CAPTURE, PRIV_PUBLISH, PRIV_UNSTAGE,
+                                         PRIV_KILL};
 
 enum {
     KINDS = COUNT_OF(operations),
-    ORDER = 5,
+    STEPS = COUNT_OF(snapshots),
+    ORDER = 6,
     ALL_OF_FOUR = KINDS * KINDS * KINDS * KINDS,
     LAUNCHED = KINDS * KINDS * KINDS,
+    STAGED = STEPS * STEPS * STEPS,
+    ORDERS = ALL_OF_FOUR + LAUNCHED + STAGED,
 };
-
-/* All orders of four operations with KILL as the fifth, then GUARD, LAUNCH and all orders of three
- * more. An order is a number to base KINDS, its first operation the lowest digit. */
-static int order_number(int n)
-{
-    const int guard_launch = 0 + 1 * KINDS, kill = KINDS - 1;
-    return n < ALL_OF_FOUR ? n + kill * ALL_OF_FOUR
-                           : guard_launch + KINDS * KINDS * (n - ALL_OF_FOUR);
-}
 
 /* One instance and the operations it is still to see; many lanes run at once. */
 struct lane {
     char instance[ID_INSTANCE_SIZE];
-    int order, at; /* at: 0 RESERVE, 1 … ORDER, then KILL */
+    enum priv_op order[ORDER];
+    int at; /* 0 RESERVE, 1 … ORDER, then KILL */
     enum priv_op sent;
-    enum priv_state state; /* as it must be */
+    enum priv_state state; /* as it must be, */
+    enum priv_phase phase; /* as this */
 };
+
+/* All orders of four operations; then GUARD, LAUNCH and all orders of three more; and, once the VMM
+ * is in its jail, of three of those that make a snapshot. What is left is KILL. */
+static void make_order(int n, enum priv_op out[static ORDER])
+{
+    const bool any = n < ALL_OF_FOUR, staged = n >= ALL_OF_FOUR + LAUNCHED;
+    const enum priv_op *from = staged ? snapshots : operations;
+    const int base = staged ? STEPS : KINDS;
+    int left = any ? n : n - ALL_OF_FOUR - (staged ? LAUNCHED : 0);
+    int at = 0;
+    if (!any) {
+        out[at++] = PRIV_GUARD;
+        out[at++] = PRIV_LAUNCH;
+    }
+    if (staged)
+        out[at++] = PRIV_OPEN;
+    for (int i = any ? 4 : 3; i > 0; i--, left /= base)
+        out[at++] = from[left % base];
+    while (at < ORDER)
+        out[at++] = PRIV_KILL;
+}
 
 struct orders {
     struct bench *bench;
@@ -49,11 +68,8 @@ struct orders {
 static void send_next(struct orders *orders, size_t index)
 {
     struct lane *lane = &orders->lanes[index];
-    int digit = lane->order;
-    for (int i = 1; i < lane->at; i++)
-        digit /= KINDS;
     lane->sent = lane->at == 0       ? PRIV_RESERVE
-                 : lane->at <= ORDER ? operations[digit % KINDS]
+                 : lane->at <= ORDER ? lane->order[lane->at - 1]
                                      : PRIV_KILL;
     struct priv_request request =
         hostile_request(orders->bench, lane->sent, lane->at == 0 ? NULL : lane->instance);
@@ -74,6 +90,12 @@ static bool permitted(const struct lane *lane)
         return lane->state == PRIV_GUARDED;
     case PRIV_USAGE:
         return lane->state == PRIV_GUARDED || lane->state == PRIV_LAUNCHED;
+    case PRIV_STAGE:
+        return lane->state == PRIV_LAUNCHED && lane->phase == PRIV_PHASE_NONE;
+    case PRIV_CAPTURE:
+        return lane->state == PRIV_LAUNCHED && lane->phase == PRIV_PHASE_STAGED;
+    case PRIV_PUBLISH: /* no VMM here writes anything that could be captured */
+        return false;
     default:
         return lane->state == PRIV_LAUNCHED;
     }
@@ -87,6 +109,8 @@ static void check_answer(const struct lane *lane, const struct hostile_answer *a
         CHECK(answer->reply.code == ERR_PRIV_REFUSED && answer->reply.message[0] != '\0');
     } else if (lane->sent == PRIV_CHECK) {
         CHECK(answer->reply.code == ERR_GUARD); /* its main thread has no filter yet */
+    } else if (lane->sent == PRIV_CAPTURE) {
+        CHECK(answer->reply.code == ERR_HYPERVISOR); /* nothing was written */
     } else if (!done) {
         fprintf(stderr, "operation %d: %s\n", (int)lane->sent, answer->reply.message);
         CHECK(done);
@@ -111,19 +135,24 @@ static void step_state(struct orders *orders, struct lane *lane,
     } else if (done && lane->sent == PRIV_LAUNCH) {
         lane->state = PRIV_LAUNCHED;
         orders->launched++;
+    } else if (done && lane->sent == PRIV_STAGE) {
+        lane->phase = PRIV_PHASE_STAGED;
     } else if (done && lane->sent == PRIV_KILL) {
         lane->state = PRIV_DEAD;
+    } else if (lane->sent == PRIV_CAPTURE || (done && lane->sent == PRIV_UNSTAGE)) {
+        lane->phase = PRIV_PHASE_NONE;
     }
 }
 
 /* True while the lane has something in flight. */
 static bool start_order(struct orders *orders, size_t index)
 {
-    if (orders->next == ALL_OF_FOUR + LAUNCHED)
+    if (orders->next == ORDERS)
         return false;
     if (orders->next % LOOKS == 0)
         watch_guards(orders->watch);
-    orders->lanes[index] = (struct lane){.order = order_number(orders->next++)};
+    orders->lanes[index] = (struct lane){.at = 0};
+    make_order(orders->next++, orders->lanes[index].order);
     send_next(orders, index);
     return true;
 }

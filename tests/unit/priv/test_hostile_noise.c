@@ -109,27 +109,47 @@ static void random_open(struct noise *noise, struct priv_request *request)
     }
 }
 
-/* A request that may well be valid, and what it may do is done. */
-static struct priv_request plausible(struct noise *noise)
+static unsigned random_op(struct noise *noise)
 {
     static const uint8_t weights[PRIV_OP_END] = {
         /* in 100 */
-        [PRIV_HOST] = 6,  [PRIV_RESERVE] = 12, [PRIV_GUARD] = 20, [PRIV_LAUNCH] = 20,
-        [PRIV_OPEN] = 9,  [PRIV_CHECK] = 6,    [PRIV_REPORT] = 6, [PRIV_USAGE] = 6,
-        [PRIV_KILL] = 10, [PRIV_LIST] = 3,     [PRIV_DROPS] = 2};
-    char made[ID_INSTANCE_SIZE];
+        [PRIV_HOST] = 4,           [PRIV_RESERVE] = 12, [PRIV_GUARD] = 19,  [PRIV_LAUNCH] = 19,
+        [PRIV_OPEN] = 7,           [PRIV_CHECK] = 4,    [PRIV_REPORT] = 4,  [PRIV_USAGE] = 4,
+        [PRIV_STAGE] = 5,          [PRIV_CAPTURE] = 2,  [PRIV_PUBLISH] = 2, [PRIV_UNSTAGE] = 2,
+        [PRIV_KILL] = 10,          [PRIV_LIST] = 2,     [PRIV_DROPS] = 2,   [PRIV_SNAPSHOTS] = 1,
+        [PRIV_FORGET_SNAPSHOT] = 1};
     uint64_t pick = below(noise, 100);
     unsigned op = PRIV_HOST;
-    for (; op < PRIV_DROPS && pick >= weights[op]; op++)
+    for (; op < PRIV_FORGET_SNAPSHOT && pick >= weights[op]; op++)
         pick -= weights[op];
-    bool named = op != PRIV_HOST && op != PRIV_RESERVE && op != PRIV_LIST && op != PRIV_DROPS;
+    return op;
+}
+
+static void random_launch(struct noise *noise, struct priv_request *request)
+{
+    char made[ID_INSTANCE_SIZE];
+    if (below(noise, 10) == 0)
+        fill_random(noise, request->u.launch.image, HASH_SIZE);
+    if (below(noise, 10) == 0)
+        memcpy(request->u.launch.snapshot, any_instance(noise, made), ID_INSTANCE_LEN);
+}
+
+/* A request that may well be valid, and what it may do is done. */
+static struct priv_request plausible(struct noise *noise)
+{
+    char made[ID_INSTANCE_SIZE];
+    const unsigned op = random_op(noise);
+    bool named = op != PRIV_HOST && op != PRIV_RESERVE && op <= PRIV_KILL;
     struct priv_request request =
         hostile_request(noise->bench, (enum priv_op)op, named ? any_instance(noise, made) : NULL);
     request.id = UINT64_C(1) << 56 | ++noise->last_id;
+    fill_random(noise, (uint8_t *)&request.trace, sizeof(request.trace));
     if (op == PRIV_GUARD)
         random_shape(noise, &request.u.guard);
-    if (op == PRIV_LAUNCH && below(noise, 10) == 0)
-        fill_random(noise, request.u.launch.image, HASH_SIZE);
+    if (op == PRIV_LAUNCH)
+        random_launch(noise, &request);
+    if (op == PRIV_FORGET_SNAPSHOT || (op == PRIV_SNAPSHOTS && below(noise, 2) == 0))
+        memcpy(request.u.forget.snapshot, any_instance(noise, made), ID_INSTANCE_LEN);
     if (op == PRIV_OPEN)
         random_open(noise, &request);
     if (op == PRIV_REPORT)

@@ -1,6 +1,6 @@
 /* motted itself: what it refuses to start with, what it hands to the front and what it gives up;
  * and a real VM through the confined root half. */
-#include "bench.h"
+#include "daemon.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -14,104 +14,13 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-enum { ARGS = 24 };
-
-struct daemon {
-    char text[ARGS][300];
-    char *argv[ARGS + 1];
-    size_t argc;
-    pid_t pid;
-    int output; /* its stderr */
-};
-
-__attribute__((format(printf, 2, 3))) static void add(struct daemon *daemon, const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(daemon->text[daemon->argc], sizeof(daemon->text[0]), fmt, args);
-    va_end(args);
-    daemon->argv[daemon->argc] = daemon->text[daemon->argc];
-    daemon->argc++;
-}
-
-static void usual(struct daemon *daemon, const struct bench *bench)
-{
-    memset(daemon, 0, sizeof(*daemon));
-    daemon->output = -1;
-    add(daemon, "motted");
-    add(daemon, "--run-dir=%s", bench->run);
-    add(daemon, "--state-dir=%s", bench->state);
-    add(daemon, "--cgroup=%s", bench->cgroup);
-    add(daemon, "--hypervisor=firecracker");
-    add(daemon, "--firecracker=%s", bench->firecracker);
-    add(daemon, "--jailer=%s", bench->jailer);
-    add(daemon, "--front=%s", MOTTE_RELAY_FRONT);
-    add(daemon, "--front-user=nobody");
-}
-
-static void start(struct daemon *daemon)
-{
-    int ends[2];
-    cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
-    daemon->pid = fork();
-    if (daemon->pid == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        setenv("ASAN_OPTIONS", "detect_leaks=0", 1); /* it needs ptrace, which motted gives up */
-        execv(MOTTE_MOTTED, daemon->argv);
-        _exit(99);
-    }
-    close(ends[1]);
-    daemon->output = ends[0];
-}
-
-static int wait_end(struct daemon *daemon, char *out, size_t size)
-{
-    int status = 0;
-    size_t len = 0;
-    for (ssize_t n; len < size - 1 && (n = read(daemon->output, out + len, size - 1 - len)) > 0;)
-        len += (size_t)n;
-    out[len] = '\0';
-    close(daemon->output);
-    cr_assert_eq(waitpid(daemon->pid, &status, 0), daemon->pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 256;
-}
-
 static void assert_ends_with(struct daemon *daemon, const char *words)
 {
     char text[4096];
-    start(daemon);
-    int status = wait_end(daemon, text, sizeof(text));
+    daemon_start(daemon);
+    int status = daemon_wait(daemon, text, sizeof(text));
     cr_assert_eq(status, 1, "status %d: %s", status, text);
     cr_assert_not_null(strstr(text, words), "`%s` is not in: %s", words, text);
-}
-
-/* Connects as soon as somebody listens; the relay's channel and its line. */
-static int connect_relay(const struct bench *bench, char *text, size_t size)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int64_t deadline = clock_mono_ms() + PATIENCE_MS;
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec part = {text, size - 1};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s/motte.sock", bench->run);
-    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    while (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        cr_assert_lt(clock_mono_ms(), deadline, "nobody listens on %s: %m", address.sun_path);
-        poll(NULL, 0, 5);
-    }
-    ssize_t n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-    cr_assert_gt(n, 0);
-    text[n] = '\0';
-    int channel = -1;
-    cr_assert_eq(control.header.cmsg_type, SCM_RIGHTS);
-    memcpy(&channel, CMSG_DATA(&control.header), sizeof(int));
-    return channel;
 }
 
 Test(motted, R41_front_has_no_privilege_and_the_root_half_few, .timeout = 60)
@@ -121,10 +30,11 @@ Test(motted, R41_front_has_no_privilege_and_the_root_half_few, .timeout = 60)
     struct stat st;
     char text[8192], path[128], status[8192];
     bench_init(&bench);
-    usual(&daemon, &bench);
-    start(&daemon);
-    cleanup_close int channel = connect_relay(&bench, text, sizeof(text));
+    daemon_usual(&daemon, &bench);
+    daemon_start(&daemon);
+    cleanup_close int channel = daemon_connect(&bench, text, sizeof(text));
     cr_assert_not_null(strstr(text, "--default-image=python --boot-timeout-ms=60000"), "%s", text);
+    cr_assert_not_null(strstr(text, "--image-snapshots=8"), "%s", text);
     cr_assert(priv_proc_ids_are(text, "Uid", 65534) && priv_proc_ids_are(text, "Gid", 65534));
     cr_assert_eq(strtoull(priv_proc_field(text, "CapEff"), NULL, 16), 0ULL);
     cr_assert_eq(strtoull(priv_proc_field(text, "CapPrm"), NULL, 16), 0ULL);
@@ -143,7 +53,7 @@ Test(motted, R41_front_has_no_privilege_and_the_root_half_few, .timeout = 60)
     snprintf(path, sizeof(path), "%s/motte.sock", bench.run);
     cr_assert(stat(path, &st) == 0 && st.st_uid == 0 && (st.st_mode & 0777) == 0660);
     kill(daemon.pid, SIGTERM);
-    cr_assert_eq(wait_end(&daemon, text, sizeof(text)), 0, "%s", text);
+    cr_assert_eq(daemon_wait(&daemon, text, sizeof(text)), 0, "%s", text);
     bench_close(&bench);
 }
 
@@ -173,9 +83,9 @@ Test(motted, R26_a_vm_runs_under_the_confined_root_half_and_outlives_it, .timeou
     char text[8192], traces[128];
     bench_init(&bench);
     for (int round = 0; round < 2; round++) {
-        usual(&daemon, &bench);
-        start(&daemon);
-        int channel = connect_relay(&bench, text, sizeof(text));
+        daemon_usual(&daemon, &bench);
+        daemon_start(&daemon);
+        int channel = daemon_connect(&bench, text, sizeof(text));
         cr_assert_eq(priv_client_new(channel, &bench.client, &err), 0, "%s", err.msg);
         if (round == 0)
             boot_with_checks(&bench, &vm);
@@ -187,7 +97,7 @@ Test(motted, R26_a_vm_runs_under_the_confined_root_half_and_outlives_it, .timeou
         kill(daemon.pid, SIGTERM);
         priv_client_free(bench.client);
         bench.client = NULL;
-        cr_assert_eq(wait_end(&daemon, text, sizeof(text)), 0, "%s", text);
+        cr_assert_eq(daemon_wait(&daemon, text, sizeof(text)), 0, "%s", text);
     }
     bench_traces(&bench, vm.instance, traces, sizeof(traces));
     cr_assert_str_eq(traces, "");
@@ -202,11 +112,11 @@ Test(motted, R26_qemu_runs_under_the_confined_root_half, .timeout = 60)
     struct error err = {0};
     char text[8192], traces[128];
     bench_init(&bench);
-    usual(&daemon, &bench);
-    add(&daemon, "--hypervisor=qemu");
-    add(&daemon, "--dev");
-    start(&daemon);
-    int channel = connect_relay(&bench, text, sizeof(text));
+    daemon_usual(&daemon, &bench);
+    daemon_add(&daemon, "--hypervisor=qemu");
+    daemon_add(&daemon, "--dev");
+    daemon_start(&daemon);
+    int channel = daemon_connect(&bench, text, sizeof(text));
     cr_assert_eq(priv_client_new(channel, &bench.client, &err), 0, "%s", err.msg);
     bench_reserve(&bench, &vm);
     bench_guard(&bench, &vm, &BENCH_SHAPE);
@@ -218,7 +128,7 @@ Test(motted, R26_qemu_runs_under_the_confined_root_half, .timeout = 60)
     priv_client_free(bench.client);
     bench.client = NULL;
     kill(daemon.pid, SIGTERM);
-    cr_assert_eq(wait_end(&daemon, text, sizeof(text)), 0, "%s", text);
+    cr_assert_eq(daemon_wait(&daemon, text, sizeof(text)), 0, "%s", text);
     cr_assert_not_null(strstr(text, "emulation is not a security border"), "%s", text);
     bench_traces(&bench, vm.instance, traces, sizeof(traces));
     cr_assert_str_eq(traces, "");
@@ -231,16 +141,16 @@ Test(motted, one_run_dir_has_one_motted_and_a_dead_front_ends_it, .timeout = 60)
     struct daemon first, second;
     char text[8192];
     bench_init(&bench);
-    usual(&first, &bench);
-    start(&first);
-    cleanup_close int channel = connect_relay(&bench, text, sizeof(text));
-    usual(&second, &bench);
+    daemon_usual(&first, &bench);
+    daemon_start(&first);
+    cleanup_close int channel = daemon_connect(&bench, text, sizeof(text));
+    daemon_usual(&second, &bench);
     assert_ends_with(&second, "another motted runs with the run-dir");
     pid_t front = (pid_t)strtol(priv_proc_field(text, "Pid"), NULL, 10);
     cr_assert_gt(front, 1);
     close(TAKE_FD(channel)); /* the relay gave us a copy of its end */
     cr_assert_eq(kill(front, SIGKILL), 0);
-    cr_assert_eq(wait_end(&first, text, sizeof(text)), 128 + SIGKILL, "%s", text);
+    cr_assert_eq(daemon_wait(&first, text, sizeof(text)), 128 + SIGKILL, "%s", text);
     bench_close(&bench);
 }
 
@@ -261,11 +171,11 @@ Test(motted, bad_starts_end_with_a_sentence, .timeout = 60)
         {"--memory-overcommit=nan", "from 0.1 to 16"},
         {"--max-io-mib-s=1048577", "from 0 to 1048576"},
         {"--max-iops=-1", "from 0 to 100000000"},
-        {"--metrics-listen=:9090", "use unix:/PATH or tcp:ADDRESS:PORT"},
+        {"--metrics-listen=:9090", "use unix:/PATH, tcp:ADDRESS:PORT"},
         {"--nonsense=1", "no such option"},
         {"--hlep", "no such option"},
         {"--max_vms=5", "there is max-vms"},
-        {"--memory=512", "there is max-memory-mib, memory-overcommit"},
+        {"--memory=512", "there is max-memory-mib, max-tenant-memory-mib"},
         {"frobnicate", "no command; see motted --help"},
         {"--without=everything", "none of firewall, cgroup, seccomp"},
         {"--config=/nonexistent/conf", "/nonexistent/conf"},
@@ -275,8 +185,8 @@ Test(motted, bad_starts_end_with_a_sentence, .timeout = 60)
     bench_init(&bench);
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct daemon daemon;
-        usual(&daemon, &bench);
-        add(&daemon, "%s", cases[i].argument);
+        daemon_usual(&daemon, &bench);
+        daemon_add(&daemon, "%s", cases[i].argument);
         assert_ends_with(&daemon, cases[i].words);
     }
     bench_close(&bench);
@@ -292,18 +202,18 @@ Test(motted, config_file_is_read_and_must_be_roots, .timeout = 60)
     snprintf(path, sizeof(path), "%s/motted.conf", bench.directory);
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     cr_assert(fd >= 0 && fs_write_all(fd, lines, sizeof(lines) - 1) == 0);
-    usual(&daemon, &bench);
-    add(&daemon, "--config=%s", path);
-    add(&daemon, "--boot-timeout-ms=4321");
-    start(&daemon);
-    cleanup_close int channel = connect_relay(&bench, text, sizeof(text));
+    daemon_usual(&daemon, &bench);
+    daemon_add(&daemon, "--config=%s", path);
+    daemon_add(&daemon, "--boot-timeout-ms=4321");
+    daemon_start(&daemon);
+    cleanup_close int channel = daemon_connect(&bench, text, sizeof(text));
     cr_assert_not_null(strstr(text, "--default-image=other --boot-timeout-ms=4321"), "%s", text);
     kill(daemon.pid, SIGTERM);
-    cr_assert_eq(wait_end(&daemon, text, sizeof(text)), 0);
+    cr_assert_eq(daemon_wait(&daemon, text, sizeof(text)), 0);
     cr_assert_eq(fchmod(fd, 0666), 0);
     close(fd);
-    usual(&daemon, &bench);
-    add(&daemon, "--config=%s", path);
+    daemon_usual(&daemon, &bench);
+    daemon_add(&daemon, "--config=%s", path);
     assert_ends_with(&daemon, "nobody else can write");
     bench_close(&bench);
 }
@@ -319,14 +229,14 @@ Test(motted, R20_purge_needs_neither_front_nor_hypervisor, .timeout = 60)
     bench_up(&bench, &vm);
     bench_stop(&bench);
     memset(&daemon, 0, sizeof(daemon));
-    add(&daemon, "motted");
-    add(&daemon, "--purge");
-    add(&daemon, "--run-dir=%s", bench.run);
-    add(&daemon, "--state-dir=%s", bench.state);
-    add(&daemon, "--cgroup=%s", bench.cgroup);
-    add(&daemon, "--front-user=no-such-user-here");
-    start(&daemon);
-    cr_assert_eq(wait_end(&daemon, text, sizeof(text)), 0, "%s", text);
+    daemon_add(&daemon, "motted");
+    daemon_add(&daemon, "--purge");
+    daemon_add(&daemon, "--run-dir=%s", bench.run);
+    daemon_add(&daemon, "--state-dir=%s", bench.state);
+    daemon_add(&daemon, "--cgroup=%s", bench.cgroup);
+    daemon_add(&daemon, "--front-user=no-such-user-here");
+    daemon_start(&daemon);
+    cr_assert_eq(daemon_wait(&daemon, text, sizeof(text)), 0, "%s", text);
     cr_assert_eq(waitpid(-1, NULL, 0) > 0, 1); /* the VMM was this process's child */
     bench_traces(&bench, vm.instance, traces, sizeof(traces));
     cr_assert_str_eq(traces, "");

@@ -146,11 +146,21 @@ static void endless_boot(struct priv_record *record)
     memset(record->boot_id, 'b', sizeof(record->boot_id));
 }
 
+static void endless_snapshot(struct priv_record *record)
+{
+    memset(record->snapshot, 's', sizeof(record->snapshot));
+}
+
+static void no_snapshot(struct priv_record *record)
+{
+    memcpy(record->snapshot, "/", 2);
+}
+
 Test(priv_records, R02_a_damaged_record_is_told_from_one_that_cannot_be_read)
 {
     static void (*const changes[])(struct priv_record *) = {
-        other_magic, other_size,   no_instance,  other_instance,
-        no_state,    state_beyond, negative_pid, endless_boot};
+        other_magic,  other_size,   no_instance,  other_instance,   no_state,
+        state_beyond, negative_pid, endless_boot, endless_snapshot, no_snapshot};
     const size_t whole = sizeof(struct priv_record);
     struct place place = place_open();
     struct priv_record back;
@@ -159,6 +169,8 @@ Test(priv_records, R02_a_damaged_record_is_told_from_one_that_cannot_be_read)
         assert_damaged(&place, changes[i], whole);
     assert_damaged(&place, NULL, whole - 1);
     assert_damaged(&place, NULL, whole + 1);
+    /* As long as one of the version before snapshots, and says that it is not one. */
+    assert_damaged(&place, NULL, offsetof(struct priv_record, snapshot));
     cr_assert_eq(priv_record_read(place.fd, OTHER, &back, &err), -1);
     cr_assert_eq(err.sys, ENOENT);
     err = (struct error){0};

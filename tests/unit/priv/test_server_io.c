@@ -111,8 +111,7 @@ static double write_ms(const char *block, const char *count)
     int64_t start = clock_mono_ms();
     pid_t pid = fork();
     if (pid == 0) {
-        struct error err = {0};
-        if (priv_cgroup_attach(&bench.server->cgroups, vm.instance, getpid(), &err) == 0)
+        if (bench_enter(&bench, vm.instance) == 0)
             execlp("dd", "dd", "if=/dev/zero", to, blocks, counts, "oflag=direct", "status=none",
                    (char *)NULL);
         _exit(99);
@@ -133,6 +132,11 @@ Test(priv_io, R26_the_io_limit_bites, .timeout = 60)
     bench_serve(&bench, false);
     bench_up(&bench, &vm);
     double bytes_ms = write_ms("1M", "16");
+    struct priv_usage usage = {0};
+    struct error err = {0};
+    cr_assert_eq(priv_usage(bench.client, vm.instance, &usage, &err), 0, "%s", err.msg);
+    cr_assert(usage.has_io && usage.wrote_bytes >= 16 << 20, "%llu bytes are counted",
+              (unsigned long long)usage.wrote_bytes);
     assert_file("blkio.throttle.read_bps_device", "8388608",
                 "rbps=8388608 wbps=8388608 riops=max wiops=max");
     bench_stop(&bench);

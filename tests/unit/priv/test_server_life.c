@@ -100,8 +100,7 @@ static int hog(struct bench *bench, const char *instance, int (*act)(void))
 {
     pid_t pid = fork();
     if (pid == 0) {
-        struct error err = {0};
-        if (priv_cgroup_attach(&bench->server->cgroups, instance, getpid(), &err) < 0)
+        if (bench_enter(bench, instance) < 0)
             _exit(99);
         _exit(act());
     }

@@ -62,6 +62,17 @@ Test(priv_server, R11_what_is_no_request_is_refused_without_effect, .timeout = 6
     }
     struct priv_request bad = bench_request(PRIV_RESERVE, good);
     refuse(&bench, &bad, "an id where none belongs");
+    bad = bench_request(PRIV_FORGET_SNAPSHOT, NULL);
+    refuse(&bench, &bad, "no snapshot's id");
+    static const uint32_t about[] = {PRIV_LAUNCH, PRIV_SNAPSHOTS, PRIV_FORGET_SNAPSHOT};
+    for (size_t i = 0; i < COUNT_OF(about) * COUNT_OF(ids); i++) {
+        const char *id = ids[i / COUNT_OF(about)];
+        bad = bench_request(about[i % COUNT_OF(about)], i % COUNT_OF(about) == 0 ? good : NULL);
+        size_t at = i % COUNT_OF(about) == 0 ? HASH_SIZE : 0;
+        memcpy(bad.u.bytes + at, id, strlen(id) < 24 ? strlen(id) : 24);
+        bad.u.bytes[at + ID_INSTANCE_SIZE - 1] = 'x';
+        refuse(&bench, &bad, "a bad snapshot id");
+    }
     bad = bench_request(PRIV_RESERVE, NULL);
     bad.protocol++;
     refuse(&bench, &bad, "another protocol");

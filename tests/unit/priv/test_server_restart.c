@@ -72,6 +72,43 @@ static void falsify(struct bench *bench, struct bench_vm *vm, void (*change)(str
     cr_assert_eq(priv_record_write(records, &record, &err), 0, "%s", err.msg);
 }
 
+/* What a motted wrote that knew nothing of snapshots. */
+static void write_earlier(const struct bench *bench, const struct bench_vm *vm)
+{
+    enum { EARLIER = offsetof(struct priv_record, snapshot) };
+    struct priv_record record;
+    struct error err = {0};
+    char path[128];
+    snprintf(path, sizeof(path), "%s/priv", bench->run);
+    cleanup_close int records = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cr_assert_eq(priv_record_read(records, vm->instance, &record, &err), 0, "%s", err.msg);
+    record.size = EARLIER;
+    cleanup_close int fd = openat(records, vm->instance, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    cr_assert_eq(fs_write_all(fd, &record, EARLIER), 0, "%m");
+}
+
+Test(priv_restart, R02_a_vm_of_the_version_before_snapshots_is_adopted, .timeout = 60)
+{
+    struct bench bench;
+    struct bench_vm vm;
+    struct priv_instance found;
+    struct error err = {0};
+    bench_init(&bench);
+    bench_serve(&bench, false);
+    bench_up(&bench, &vm);
+    bench_stop(&bench);
+    write_earlier(&bench, &vm);
+    bench_serve(&bench, false);
+    list_one(&bench, &vm, &found);
+    cr_assert(found.alive && found.snapshot[0] == '\0' && found.generation == 0);
+    cr_assert_eq(priv_check(bench.client, vm.instance, &err), 0, "%s", err.msg);
+    cr_assert_eq(priv_stage(bench.client, vm.instance, &err), -1);
+    cr_assert_eq(err.code, ERR_SNAPSHOT_MISMATCH, "%s", err.msg);
+    bench_kill(&bench, &vm, NULL);
+    waitpid(-1, NULL, WNOHANG); /* here the earlier server was this very process */
+    bench_close(&bench);
+}
+
 static void other_boot(struct priv_record *record)
 {
     record->boot_id[0] = record->boot_id[0] == 'a' ? 'b' : 'a';

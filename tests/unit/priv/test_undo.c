@@ -1,6 +1,7 @@
 /* KILL and what gives an instance back (R04, R20), where the kernel refuses: nothing is forgotten
  * that was not taken away, and the next KILL goes on. */
 #include "bench.h"
+#include "priv/snapshot_internal.h"
 #include "tests/unit/base/refuse.h"
 
 #include <criterion/criterion.h>
@@ -213,6 +214,32 @@ Test(priv_undo, R04_killing_what_was_never_guarded_or_never_was_is_success, .tim
     priv_slot_hurry(bench.server, instance);
     cr_assert_eq(priv_op_kill(bench.server, NULL, &request, &answer, &err), 0, "%s", err.msg);
     cr_assert_not(answer.reply.u.kill.was_running);
+    close_bare(&bench);
+}
+
+/* What a snapshot had written when its VM was deleted. */
+Test(priv_undo, R04_a_half_made_snapshot_that_stays_keeps_the_record, .timeout = 60)
+{
+    struct bench bench;
+    struct priv_answer answer;
+    struct error err = {0};
+    char instance[ID_INSTANCE_SIZE], building[ID_INSTANCE_SIZE + 1];
+    open_bare(&bench);
+    struct priv_instance_slot *slot = launch(&bench);
+    memcpy(instance, slot->record.instance, sizeof(instance));
+    slot->phase = PRIV_PHASE_CAPTURED;
+    priv_building_name(building, instance);
+    cr_assert_eq(mkdirat(bench.server->snapshots, building, 0700), 0);
+    refuse(REFUSE_FDOPENDIR, (struct refusal){.times = 1, .sys = ENOMEM});
+    cr_assert_eq(kill_it(&bench, slot, &answer, &err), -1);
+    cr_assert_eq(refused(REFUSE_FDOPENDIR), 1);
+    refuse_nothing();
+    cr_assert_eq(err.sys, ENOMEM, "%s", err.msg);
+    cr_assert_eq(faccessat(bench.server->records, instance, F_OK, 0), 0);
+    err = (struct error){0};
+    cr_assert_eq(kill_it(&bench, slot, &answer, &err), 0, "%s", err.msg);
+    cr_assert_eq(faccessat(bench.server->snapshots, building, F_OK, 0), -1);
+    assert_gone(&bench, instance);
     close_bare(&bench);
 }
 

@@ -1,6 +1,8 @@
 /* See watch.h. */
 #include "watch.h"
 
+#include "snapshots.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -244,6 +246,9 @@ void watch_nothing_left(struct watch *watch)
     CHECK(count_entries(path, false) == 0);
     snprintf(path, sizeof(path), "%s/scratch", watch->bench->state);
     CHECK(count_entries(path, false) == 0);
+    char rest[320];
+    snapshot_rest(watch->bench, rest, sizeof(rest));
+    CHECK(rest[0] == '\0');
     cleanup_free char *mounts = malloc(RULES_MAX);
     CHECK(mounts != NULL && fs_read_at(AT_FDCWD, "/proc/self/mountinfo", mounts, RULES_MAX) > 0);
     CHECK(strstr(mounts, watch->bench->directory) == NULL);

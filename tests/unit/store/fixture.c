@@ -81,6 +81,23 @@ struct store_vm fixture_add(struct store *store, const char *owner, const char *
     return vm;
 }
 
+/* All of one kind, so that each fits the same wish. */
+struct store_vm fixture_add_pooled(struct store *store)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_vm(STORE_OWNER_ITSELF, "unused");
+    vm.purpose = STORE_FOR_POOL;
+    vm.memory_mib = 256;
+    vm.agent = STORE_AGENT_RESPONSIVE;
+    memset(vm.image_digest, 7, sizeof(vm.image_digest));
+    snprintf(vm.labels, sizeof(vm.labels), "%s", FIXTURE_POOLED_LABELS);
+    if (store_vm_insert(store, &vm, &err) < 0 || store_vm_running(store, &vm, &err) < 0) {
+        fprintf(stderr, "pooled: %s\n", err.msg);
+        abort();
+    }
+    return vm;
+}
+
 void fixture_end(struct store *store, const char *instance)
 {
     struct error err = {0};

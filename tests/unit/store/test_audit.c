@@ -256,7 +256,7 @@ static void start_in_memory(void)
     cr_assert_eq(fixture_open_in(&f, "/dev/shm", &err), 0, "%s", err.msg);
 }
 
-TestSuite(store_audit_flood, .init = start_in_memory, .fini = stop, .timeout = 200);
+TestSuite(store_audit_flood, .init = start_in_memory, .fini = stop, .timeout = 230);
 
 enum {
     FLOOD = 1000000,

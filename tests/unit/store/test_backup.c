@@ -58,6 +58,15 @@ static int byte_of(const char *name, long at)
     return byte;
 }
 
+static void change(const char *name, const char *sql)
+{
+    sqlite3 *db = NULL;
+    char *message = NULL;
+    cr_assert_eq(sqlite3_open(in_dir(name), &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, &message), SQLITE_OK, "%s", message);
+    sqlite3_close(db);
+}
+
 static void backup(const char *name)
 {
     struct error err = {0};
@@ -165,10 +174,9 @@ Test(store_backup, R02_an_older_schema_is_copied_before_it_is_migrated)
     cr_assert(!there("motte.db.v3"), "no copy without a migration");
     for (int turn = 0; turn < 2; turn++) { /* the copy is of the last time */
         shut();
-        ask("motte.db", "DROP TABLE cordon");
-        ask("motte.db", "PRAGMA user_version = 3");
+        change("motte.db", FIXTURE_WITHOUT_5 "DROP TABLE cordon; PRAGMA user_version = 3");
         cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
-        cr_assert_eq(ask("motte.db", "PRAGMA user_version"), 4);
+        cr_assert_eq(ask("motte.db", "PRAGMA user_version"), 7);
         cr_assert_eq(ask("motte.db.v3", "PRAGMA user_version"), 3);
         cr_assert_eq(ask("motte.db.v3", "SELECT count(*) FROM vms"), 1 + turn);
         cr_assert_eq(ask("motte.db.v3", "SELECT count(*) FROM sqlite_schema WHERE name = 'cordon'"),
@@ -176,4 +184,25 @@ Test(store_backup, R02_an_older_schema_is_copied_before_it_is_migrated)
         cr_assert(!there("motte.db.v3-wal") && !there("motte.db.part"));
         fixture_add(f.store, "a", turn == 0 ? "second" : "third");
     }
+}
+
+Test(store_backup, R02_no_event_of_a_copy_has_a_number_that_was_told_before)
+{
+    struct error err = {0};
+    char aside[STORE_ASIDE_SIZE];
+    static const char one[] = "11111111-1111-1111-1111-111111111111",
+                      two[] = "22222222-2222-2222-2222-222222222222";
+    cr_assert_eq(store_events_boot(f.store, one, &err), 0, "%s", err.msg);
+    backup("copy");
+    cr_assert_eq(store_events_boot(f.store, two, &err), 0, "%s", err.msg);
+    fixture_add(f.store, "a", "vm");
+    struct store_events_bounds before, after;
+    cr_assert_eq(store_events_bounds(f.store, &before, &err), 0, "%s", err.msg);
+    shut();
+    cr_assert_eq(store_restore(f.dir, "copy", aside, &err), 0, "%s", err.msg);
+    cr_assert_eq(fixture_reopen(&f, &err), 0, "%s", err.msg);
+    cr_assert_eq(store_events_boot(f.store, two, &err), 0, "%s", err.msg);
+    fixture_add(f.store, "b", "vm");
+    cr_assert_eq(store_events_bounds(f.store, &after, &err), 0, "%s", err.msg);
+    cr_assert_gt(after.newest >> 32, before.newest >> 32, "in numbers of its own");
 }

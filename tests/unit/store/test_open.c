@@ -131,8 +131,10 @@ Test(store_open, R02_a_first_start_that_was_cut_off_is_taken_up)
     store_close(f.store);
     f.store = NULL;
     /* As an interrupted first start leaves it: WAL is on, nothing was committed. */
-    sql("DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size;"
-        "DROP TABLE clock; DROP TABLE cordon; PRAGMA user_version = 0;"
+    sql(FIXTURE_WITHOUT_6
+        "DROP TABLE vms; DROP TABLE certificates; DROP TABLE audit; DROP TABLE audit_size;"
+        "DROP TABLE clock; DROP TABLE cordon; DROP TABLE snapshots; DROP TABLE snapshotting;"
+        "PRAGMA user_version = 0;"
         "PRAGMA application_id = 0; VACUUM");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_add(f.store, "a", "vm");
@@ -144,17 +146,17 @@ Test(store_open, a_newer_schema_is_refused_untouched)
     store_close(f.store);
     f.store = NULL;
     refused_untouched(ERR_STORE_NEWER, "1000");
-    sql("PRAGMA user_version = 4");
+    sql("PRAGMA user_version = 7");
     cr_assert_eq(reopen(NULL), ERR_NONE, "the right version takes it");
 }
 
-/* What came with schemas 3 and 4. */
-#define WITHOUT_3_AND_4                                                                            \
+/* Takes out what came with schema 3 and later. */
+#define BEFORE_3                                                                                   \
     "ALTER TABLE vms DROP COLUMN expires_wall_ms; ALTER TABLE vms DROP COLUMN idle_s;"             \
     "ALTER TABLE vms DROP COLUMN idle_since_boot_ms; ALTER TABLE vms DROP COLUMN agent;"           \
     "ALTER TABLE vms DROP COLUMN on_unresponsive;"                                                 \
     "ALTER TABLE certificates DROP COLUMN ended_up_ms; DROP TABLE clock;"                          \
-    "DROP TABLE cordon;"
+    "DROP TABLE cordon;" FIXTURE_WITHOUT_5
 
 Test(store_open, R02_vms_from_before_idleness_are_never_idle)
 {
@@ -162,12 +164,26 @@ Test(store_open, R02_vms_from_before_idleness_are_never_idle)
     struct store_vm vm = fixture_add(f.store, "a", "vm"), back;
     store_close(f.store);
     f.store = NULL;
-    sql(WITHOUT_3_AND_4 "PRAGMA user_version = 2");
+    sql(BEFORE_3 "PRAGMA user_version = 2");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     cr_assert_eq(store_vm_get(f.store, "a", "vm", &back, &err), 0, "%s", err.msg);
     cr_assert(back.idle_s == 0 && back.agent == STORE_AGENT_UNKNOWN &&
               back.on_unresponsive == STORE_KEEP && back.expires_boot_ms == vm.expires_boot_ms);
     cr_assert_eq(store_age(f.store, "boot", 1, 1, &err), 0, "%s", err.msg);
+}
+
+Test(store_open, R02_vms_from_before_the_pool_are_their_callers)
+{
+    struct error err = {0};
+    struct store_vm vm = fixture_vm("a", "vm"), back;
+    cr_assert_eq(store_vm_insert(f.store, &vm, &err), 0, "%s", err.msg);
+    store_close(f.store);
+    f.store = NULL;
+    sql(FIXTURE_WITHOUT_5 "PRAGMA user_version = 4");
+    cr_assert_eq(reopen(NULL), ERR_NONE);
+    cr_assert_eq(store_vm_get(f.store, "a", "vm", &back, &err), 0, "%s", err.msg);
+    cr_assert(back.purpose == STORE_FOR_CALLER && back.source == STORE_FROM_BOOT &&
+              back.snapshot[0] == '\0');
 }
 
 Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
@@ -176,7 +192,7 @@ Test(store_open, R25_an_inventory_from_before_the_audit_gets_one)
     struct store_vm vm = fixture_add(f.store, "a", "vm");
     store_close(f.store);
     f.store = NULL;
-    sql(WITHOUT_3_AND_4 "DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
+    sql(BEFORE_3 "DROP TABLE audit; DROP TABLE audit_size; PRAGMA user_version = 1");
     cr_assert_eq(reopen(NULL), ERR_NONE);
     fixture_end(f.store, vm.instance);
     uint64_t entries = 0;
@@ -360,4 +376,19 @@ Test(store_open, a_row_that_does_not_fit_is_an_error_not_a_cut)
         cr_assert_eq(err.code, ERR_STORE, "%s", err.msg);
         fixture_end(f.store, vm.instance);
     }
+}
+
+/* A connection with a statement left would stay open, and so would the log. */
+Test(store_open, closing_moves_the_log_into_the_file_whatever_was_asked)
+{
+    char log[80];
+    struct store_vm row;
+    struct error err = {0};
+    snprintf(log, sizeof(log), "%s-wal", path);
+    fixture_add(f.store, "ann", "mine");
+    cr_assert_eq(store_vm_get(f.store, "ann", "mine", &row, &err), 0, "%s", err.msg);
+    cr_assert_eq(access(log, F_OK), 0);
+    store_close(f.store);
+    f.store = NULL;
+    cr_assert_eq(access(log, F_OK), -1, "%s is still there", log);
 }

@@ -294,3 +294,23 @@ Test(store_vms, state_names_read_back)
     cr_assert_str_eq(store_state_name(STORE_RUNNING), "running");
     cr_assert_str_eq(store_state_name((enum store_state)99), "unknown");
 }
+
+/* A connection keeps the statement that looks for one; what it was told about the last is gone. */
+Test(store_vms, each_is_found_as_it_is_now_by_a_statement_that_was_kept)
+{
+    struct store_vm row;
+    for (int round = 0; round < 3; round++) {
+        struct store_vm mine = fixture_add(f.store, "ann", "mine");
+        struct store_vm other = fixture_add(f.store, "bob", "other");
+        for (int i = 0; i < 8; i++) { /* each reading connection */
+            cr_assert_eq(get("ann", "mine", &row, NULL), ERR_NONE);
+            cr_assert_str_eq(row.instance, mine.instance);
+            cr_assert_eq(get("bob", "other", &row, NULL), ERR_NONE);
+            cr_assert_str_eq(row.instance, other.instance);
+            cr_assert_eq(get("ann", "other", &row, NULL), ERR_VM_UNKNOWN);
+        }
+        fixture_end(f.store, mine.instance);
+        fixture_end(f.store, other.instance);
+        cr_assert_eq(get("ann", "mine", &row, NULL), ERR_VM_GONE);
+    }
+}

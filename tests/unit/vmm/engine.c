@@ -1,5 +1,7 @@
 #include "tests/unit/vmm/engine.h"
+#include "vmm/template.h"
 
+#include <poll.h>
 #include <time.h>
 
 static void on_step(void *context, const char *step, const struct error *failed, int64_t us)
@@ -34,6 +36,13 @@ static void on_violation(void *context, int number)
     engine->last_violation = number;
 }
 
+static void on_refill(void *context, const struct vmm_pool_target *of, const struct error *failed,
+                      int64_t next_ms)
+{
+    (void)context;
+    CHECK(of->min > 0 && failed->code != ERR_NONE && next_ms >= 1000);
+}
+
 static void on_audit_lost(void *context)
 {
     struct engine *engine = context;
@@ -46,21 +55,33 @@ static void on_unresponsive(void *context, const char *what)
     (*(strcmp(what, "vmm") == 0 ? &engine->hung_vmms : &engine->hung_agents))++;
 }
 
+static void on_image_snapshot(void *context, enum vmm_image_event event, const struct error *why)
+{
+    struct engine *engine = context;
+    CHECK((why != NULL) ==
+          (event != VMM_IMAGE_RESTORED && event != VMM_IMAGE_MISSING && event != VMM_IMAGE_BUILT));
+    engine->images[event]++;
+}
+
 static void open_vmm(struct engine *engine)
 {
     struct error err = {0};
     const struct vmm_config config = {
         .priv = engine->client,
         .store = engine->fixture.store,
-        .state_dir = -1,
+        .state_dir = engine->state_dir,
         .answer_timeout_ms = ANSWER_MS,
+        .image_snapshots = engine->image_snapshots,
         .defaults = {.boot_timeout_ms = BOOT_MS},
+        .pools = engine->pools,
         .observer = {.context = engine,
                      .step = on_step,
                      .spawn = on_spawn,
                      .exec = on_exec,
                      .ended = on_ended,
                      .violation = on_violation,
+                     .refill = on_refill,
+                     .image_snapshot = on_image_snapshot,
                      .audit_lost = on_audit_lost,
                      .unresponsive = on_unresponsive},
     };
@@ -71,8 +92,15 @@ void engine_open(struct engine *engine)
 {
     struct error err = {0};
     engine->fds = root_open_fds();
+    engine->state_dir = -1;
+    engine->pools = (struct vmm_pool_targets){0};
     engine->memory_mib = 0;
     engine->idle_s = 0;
+    engine->cold = false;
+    engine->purpose = STORE_FOR_CALLER;
+    engine->image_snapshots = 0;
+    for (size_t i = 0; i < VMM_IMAGE_EVENTS; i++)
+        atomic_init(&engine->images[i], 0);
     engine->on_unresponsive = STORE_KEEP;
     atomic_init(&engine->violations, 0);
     atomic_init(&engine->audits_lost, 0);
@@ -86,23 +114,41 @@ void engine_open(struct engine *engine)
     CHECK(vmm_recover(engine->vmm, &recovered, &err) == 0);
 }
 
-void engine_empty(struct engine *engine)
+/* Of what the service does for itself: one is made, or will be in a moment. */
+static bool builds(const struct vmm_templates *templates)
 {
-    struct vmm *vmm = engine->vmm;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += PATIENCE_MS / 1000;
-    pthread_mutex_lock(&vmm->lock);
-    while (vmm->machines != NULL)
-        CHECK(pthread_cond_timedwait(&vmm->changed, &vmm->lock, &until) == 0);
-    pthread_mutex_unlock(&vmm->lock);
+    for (size_t i = 0; i < VMM_WISHES_MAX; i++)
+        if (templates->wishes[i].spec != NULL)
+            return true;
+    return templates->making != NULL;
+}
+
+static size_t count_rows(struct engine *engine)
+{
     struct error err = {0};
     struct store_vm *rows = NULL;
     size_t count = 0;
     CHECK(store_vm_all(engine->fixture.store, &rows, &count, &err) == 0);
     free(rows);
-    CHECK(count == 0);
-    CHECK(root_live(&engine->root) == 0);
+    return count;
+}
+
+static bool has_machines(struct vmm *vmm)
+{
+    pthread_mutex_lock(&vmm->lock);
+    bool any = vmm->machines != NULL || builds(vmm->templates);
+    pthread_mutex_unlock(&vmm->lock);
+    return any;
+}
+
+/* What the service does for itself may be at the very beginning of a spawn, or at its end. */
+void engine_empty(struct engine *engine)
+{
+    const int64_t deadline = clock_mono_ms() + PATIENCE_MS;
+    while (has_machines(engine->vmm) || count_rows(engine) > 0 || root_live(&engine->root) > 0) {
+        CHECK(clock_mono_ms() < deadline);
+        poll(NULL, 0, LOOK_MS);
+    }
 }
 
 void engine_stop(struct engine *engine)
@@ -153,8 +199,7 @@ void engine_close(struct engine *engine)
     CHECK(root_open_fds() == engine->fds);
 }
 
-int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct store_vm *ret,
-                 struct error *err)
+static struct vmm_spec *make_spec(const struct engine *engine, const char *id, int64_t ttl_s)
 {
     struct vmm_spec *spec = calloc(1, sizeof(*spec));
     CHECK(spec != NULL);
@@ -166,8 +211,47 @@ int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct st
     spec->seccomp = PRIV_SECCOMP_MINIMAL;
     spec->ttl_s = ttl_s;
     spec->idle_s = engine->idle_s;
+    spec->cold = engine->cold;
+    spec->purpose = engine->purpose;
     spec->on_unresponsive = engine->on_unresponsive;
-    return vmm_spawn(engine->vmm, spec, "owner", ret, err);
+    return spec;
+}
+
+int engine_spawn(struct engine *engine, const char *id, int64_t ttl_s, struct store_vm *ret,
+                 struct error *err)
+{
+    return vmm_spawn(engine->vmm, make_spec(engine, id, ttl_s), "owner", ret, err);
+}
+
+int engine_spawn_begin(struct engine *engine, const char *id, struct vmm_spawning **ret,
+                       struct error *err)
+{
+    struct store_vm row;
+    return vmm_spawn_begin(engine->vmm, make_spec(engine, id, 600), "owner", ret, &row, err);
+}
+
+int engine_restore(struct engine *engine, const char *id, const char *snapshot, const char *owner,
+                   struct store_vm *ret, struct error *err)
+{
+    struct vmm_spec *spec = make_spec(engine, id, 600);
+    snprintf(spec->snapshot, sizeof(spec->snapshot), "%s", snapshot);
+    return vmm_spawn(engine->vmm, spec, owner, ret, err);
+}
+
+int engine_snapshot(struct engine *engine, const char *id, bool ephemeral,
+                    struct store_snapshot *ret, struct error *err)
+{
+    const struct vmm_snapshot_wish wish = {.labels = "{}",
+                                           .kind = ephemeral ? STORE_EPHEMERAL : STORE_LASTING};
+    return vmm_snapshot(engine->vmm, "owner", id, &wish, ret, err);
+}
+
+bool engine_intended(struct engine *engine, const char *instance)
+{
+    struct error err = {0};
+    bool intended = false;
+    CHECK(store_snapshot_intended(engine->fixture.store, instance, &intended, &err) == 0);
+    return intended;
 }
 
 int engine_exec(struct engine *engine, const char *id, struct error *err)
@@ -206,4 +290,29 @@ int engine_run(engine_test *const tests[], size_t count)
         fprintf(stderr, "test %zu: %lld ms\n", i, (long long)(clock_mono_ms() - begin));
     }
     return 0;
+}
+
+static void *work(void *context)
+{
+    enum { ROUNDS = 60 };
+    struct engine_worker *worker = context;
+    for (int i = 0; i < ROUNDS; i++)
+        worker->one_call(worker, random_below(&worker->random, 2) == 0 ? "a" : "b");
+    return NULL;
+}
+
+void engine_all_at_once(struct engine *engine,
+                        void (*one_call)(struct engine_worker *worker, const char *id))
+{
+    enum { THREADS = 6 };
+    struct engine_worker workers[THREADS];
+    struct random random = random_start();
+    fprintf(stderr, "MOTTE_TEST_SEED=%llu\n", (unsigned long long)random.seed);
+    for (size_t i = 0; i < THREADS; i++) {
+        workers[i] = (struct engine_worker){
+            .engine = engine, .random = {.state = random_next(&random)}, .one_call = one_call};
+        CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
+    }
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(pthread_join(workers[i].thread, NULL) == 0);
 }

@@ -37,6 +37,8 @@ bool guest_moment(struct guest *guest, enum moment moment)
     if (!plan_moment(&guest->plan, guest->instance, moment))
         return false;
     unsigned met = atomic_fetch_add(&guest->met, 1) + 1;
+    if (guest->plan.times > 0)
+        return met <= (unsigned)guest->plan.times;
     return guest->plan.spare == 0 || met % guest->plan.spare != 0;
 }
 
@@ -58,13 +60,13 @@ static int listen_at(const struct guest *guest, const char *name)
     return fd;
 }
 
-static bool serve_api(struct guest *guest, int *hello);
+static bool serve_api(struct guest *guest);
 
 /* False when the VMM is to end. A VMM serves its API whatever its guest does, and nothing else while
  * that is paused. */
 static bool await(struct guest *guest, int fd)
 {
-    for (int hello = -1;;) {
+    for (;;) {
         bool frozen = guest->paused && !guest->in_api;
         struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN},
                                {.fd = guest->in_api ? -1 : guest->api, .events = POLLIN},
@@ -75,7 +77,7 @@ static bool await(struct guest *guest, int fd)
             return false;
         if (fds[1].revents == 0)
             return true;
-        if (serve_api(guest, &hello))
+        if (serve_api(guest))
             return false;
     }
 }
@@ -137,24 +139,24 @@ static void put_hello(const struct guest *guest, int fd, const char *first, uint
     const char *agent = guest->plan.agent != NULL ? guest->plan.agent : "script";
     snprintf(text, sizeof(text),
              "{\"id\":%llu,%s,\"protocol\":1,\"instance\":\"%s\",\"agent\":\"%s\","
-             "\"kernel\":\"%s\",\"generation\":0,\"boot_ms\":1}",
-             (unsigned long long)id, first, guest->instance, agent, agent);
+             "\"kernel\":\"%s\",\"generation\":%u,\"boot_ms\":1}",
+             (unsigned long long)id, first, guest->instance, agent, agent, guest->generation);
     put_frame(fd, WIRE_CONTROL, text);
 }
 
-/* The connection, or -1 when the plan keeps it silent. */
-static int say_hello(struct guest *guest)
+/* Unless the plan keeps it silent. */
+static void say_hello(struct guest *guest)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (guest_moment(guest, AT_HELLO))
-        return -1;
+        return;
     guest_path(guest, "hello", address.sun_path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0);
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
         guest->plan.die != AT_HELLO && !lies(guest, AT_HELLO, fd))
         put_hello(guest, fd, "\"op\":\"hello\"", 1);
-    return fd;
+    guest->said = fd;
 }
 
 static void answer_exec(struct guest *guest, int fd, uint64_t id)
@@ -171,6 +173,43 @@ static void answer_exec(struct guest *guest, int fd, uint64_t id)
              "{\"id\":%llu,\"op\":\"exit\",\"code\":7,\"timed_out\":false,\"duration_ms\":1}",
              (unsigned long long)id);
     put_frame(fd, WIRE_CONTROL, text);
+}
+
+static void put_number(int fd, uint64_t id, const char *name)
+{
+    char text[96];
+    snprintf(text, sizeof(text), "{\"id\":%llu,\"ok\":true,\"%s\":1}", (unsigned long long)id,
+             name);
+    put_frame(fd, WIRE_CONTROL, text);
+}
+
+/* Who it is now; then its agent begins anew. False: the connection is over. */
+static bool answer_restore(struct guest *guest, int fd, uint64_t id, const cJSON *request)
+{
+    const char *instance =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "instance"));
+    uint32_t generation =
+        (uint32_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "generation"));
+    CHECK(instance != NULL && strcmp(instance, guest->instance) == 0);
+    guest->dies = guest->plan.die == AT_RESTORE;
+    if (guest->dies || lies(guest, AT_RESTORE, fd))
+        return false;
+    if (guest_moment(guest, AT_RESTORE)) {
+        char text[128];
+        snprintf(text, sizeof(text),
+                 "{\"id\":%llu,\"ok\":false,\"error\":{\"code\":\"no\",\"message\":\"scripted\"}}",
+                 (unsigned long long)id);
+        put_frame(fd, WIRE_CONTROL, text);
+        return true;
+    }
+    guest->generation = guest->plan.stays ? generation - 1 : generation;
+    if (guest->plan.mute == AT_RESTORE) {
+        (void)await(guest, fd);
+        return false;
+    }
+    put_number(fd, id, "clock_skew_ms");
+    say_hello(guest);
+    return false;
 }
 
 /* One request on a service connection; false: the connection is over. */
@@ -191,6 +230,12 @@ static bool serve_frame(struct guest *guest, int fd)
     const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
     uint64_t id = (uint64_t)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(request, "id"));
     CHECK(op != NULL);
+    if (strcmp(op, "restore") == 0)
+        return answer_restore(guest, fd, id, request);
+    if (strcmp(op, "ping") == 0) {
+        put_number(fd, id, "uptime_ms");
+        return true;
+    }
     enum moment now = strcmp(op, "hello") == 0 ? AT_ASK : AT_EXEC;
     if (guest->plan.die == now)
         return false;
@@ -208,6 +253,10 @@ static void serve_vsock(struct guest *guest)
     if (fd < 0 || !take_until(guest, fd, line, sizeof(line), "\n"))
         return;
     put(fd, "OK 1\n", 5);
+    if (guest->cut) { /* the guest has yet to hear that its connections are gone */
+        guest->cut = false;
+        return;
+    }
     while (serve_frame(guest, fd))
         continue;
 }
@@ -275,7 +324,27 @@ static bool pause_or_resume(struct guest *guest, int fd, const char *body)
     return true;
 }
 
-static bool serve_request(struct guest *guest, int fd, int *hello)
+/* False: the connection is over. */
+static bool create_or_load(struct guest *guest, int fd, enum moment now, const char *body)
+{
+    CHECK(now == AT_LOAD || !guest->saved || strstr(body, "\"Full\"") != NULL);
+    guest->saved |= now == AT_SAVE;
+    if (guest_moment(guest, now)) {
+        put(fd, refusal, sizeof(refusal) - 1);
+        return true;
+    }
+    guest->dies = guest->plan.die == now;
+    if (guest->dies)
+        return false;
+    CHECK(now == AT_LOAD ? guest->snapshot[0] != '\0'
+                         : guest->paused && guest->phase == PHASE_STAGED);
+    guest->cut |= now == AT_SAVE;
+    if (guest->plan.mute != now)
+        put(fd, done, sizeof(done) - 1);
+    return true;
+}
+
+static bool serve_request(struct guest *guest, int fd)
 {
     char path[64], body[REQUEST_MAX];
     if (!take_request(guest, fd, path, body))
@@ -284,6 +353,9 @@ static bool serve_request(struct guest *guest, int fd, int *hello)
         return say_alive(guest, fd);
     if (strcmp(path, "/vm") == 0)
         return pause_or_resume(guest, fd, body);
+    if (strncmp(path, "/snapshot/", 10) == 0)
+        return create_or_load(guest, fd, strcmp(path, "/snapshot/load") == 0 ? AT_LOAD : AT_SAVE,
+                              body);
     enum moment now = strcmp(path, "/actions") == 0 ? AT_START : AT_PUT;
     bool last = strcmp(path, "/vsock") == 0 || now == AT_START;
     if (last && guest->plan.die == now)
@@ -294,18 +366,18 @@ static bool serve_request(struct guest *guest, int fd, int *hello)
     }
     put(fd, done, sizeof(done) - 1);
     if (now == AT_START)
-        *hello = say_hello(guest);
+        say_hello(guest);
     return true;
 }
 
 /* True when the VMM is to end because of what the plan says. */
-static bool serve_api(struct guest *guest, int *hello)
+static bool serve_api(struct guest *guest)
 {
     cleanup_close int fd = accept4(guest->api, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return false;
     guest->in_api = true;
-    while (serve_request(guest, fd, hello))
+    while (serve_request(guest, fd))
         continue;
     guest->in_api = false;
     return guest->plan.die == AT_PUT || guest->plan.die == AT_START || guest->dies;
@@ -316,7 +388,6 @@ static bool serve_api(struct guest *guest, int *hello)
 static void *guest_main(void *context)
 {
     struct guest *guest = context;
-    int hello = -1;
     for (bool over = false; !over;) {
         struct pollfd fds[] = {{.fd = guest->stop, .events = POLLIN},
                                {.fd = guest->api, .events = POLLIN},
@@ -326,18 +397,17 @@ static void *guest_main(void *context)
         if (fds[0].revents != 0)
             break;
         if (fds[1].revents != 0) {
-            over = serve_api(guest, &hello);
+            over = serve_api(guest);
         } else {
             serve_vsock(guest);
             over = guest->plan.die == AT_EXEC || guest->plan.die == AT_ASK || guest->dies;
         }
-        if (hello >= 0 && guest->plan.die == AT_HELLO)
+        if (guest->said >= 0 && guest->plan.die == AT_HELLO)
             over = true;
     }
-    if (hello >= 0 && guest->plan.die == AT_HELLO)
+    if (guest->said >= 0 && guest->plan.die == AT_HELLO)
         await(guest, guest->checked);
-    if (hello >= 0)
-        close(hello);
+    cleanup_close_func(&guest->said);
     cleanup_close_func(&guest->api);
     cleanup_close_func(&guest->vsock);
     if (guest->plan.blocked != 0)
@@ -376,6 +446,7 @@ void guest_launch(struct guest *guest)
     guest->log_end = ends[1];
     if (!guest->plan.speechless)
         CHECK(write(guest->console_end, "first words\n", 12) == 12);
+    guest->paused = guest->snapshot[0] != '\0';
     guest->stop = eventfd(0, EFD_CLOEXEC);
     guest->checked = eventfd(0, EFD_CLOEXEC);
     guest->api = listen_at(guest, "api");

@@ -5,8 +5,6 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-enum { MEMORY_MIB = 1 << 20 };
-
 size_t root_open_fds(void)
 {
     size_t count = 0;
@@ -62,8 +60,8 @@ static void op_host(const struct root *root, struct answer *answer)
     answer->reply.u.host = (struct priv_host){.hypervisor = root->hypervisor,
                                               .max_vms = 1000,
                                               .max_vcpus = 32,
-                                              .max_memory_mib = MEMORY_MIB,
-                                              .total_memory_mib = MEMORY_MIB};
+                                              .max_memory_mib = ROOT_MEMORY_MIB,
+                                              .total_memory_mib = ROOT_MEMORY_MIB};
 }
 
 static void op_reserve(struct root *root, struct answer *answer)
@@ -72,6 +70,7 @@ static void op_reserve(struct root *root, struct answer *answer)
     struct guest *guest = calloc(1, sizeof(*guest));
     CHECK(guest != NULL && id_instance_make(guest->instance, &err) == 0);
     guest->dir = root->dir;
+    guest->said = -1;
     guest->state = PRIV_RESERVED;
     pthread_mutex_lock(&root->lock);
     guest->plan = root->next;
@@ -95,6 +94,7 @@ static void op_reserve(struct root *root, struct answer *answer)
 static void op_launch(struct guest *guest, struct answer *answer)
 {
     guest_launch(guest);
+    answer->reply.u.launch.generation = guest->generation;
     guest->state = PRIV_LAUNCHED;
     give(answer, copy(guest->pidfd));
     give(answer, copy(guest->console));
@@ -201,6 +201,8 @@ static void op_list(struct root *root, uint32_t index, struct answer *answer)
         .alive = guest->state == PRIV_LAUNCHED && !guest_ended(guest),
     };
     memcpy(answer->reply.u.list.instance, guest->instance, ID_INSTANCE_SIZE);
+    memcpy(answer->reply.u.list.snapshot, guest->snapshot, ID_INSTANCE_SIZE);
+    answer->reply.u.list.generation = guest->generation;
 }
 
 static void op_guard(struct guest *guest, struct answer *answer)
@@ -211,12 +213,27 @@ static void op_guard(struct guest *guest, struct answer *answer)
         guest->state = PRIV_GUARDED;
 }
 
-static void op_launch_or_not(struct guest *guest, struct answer *answer)
+static void op_launch_or_not(struct root *root, struct guest *guest, const char *snapshot,
+                             struct answer *answer)
 {
+    memcpy(guest->snapshot, snapshot, sizeof(guest->snapshot));
+    guest->generation = root_generation(root, snapshot);
     if (guest_moment(guest, AT_LAUNCH))
         refuse(answer, ERR_LAUNCH);
+    else if (snapshot[0] != '\0' && root->no_restore != ERR_NONE)
+        refuse(answer, root->no_restore);
+    else if (snapshot[0] != '\0' && guest->generation == 0)
+        refuse(answer, ERR_SNAPSHOT_UNKNOWN);
     else
         op_launch(guest, answer);
+}
+
+static void op_snapshot(struct root *root, struct guest *guest, const struct priv_request *request,
+                        struct answer *answer)
+{
+    enum error_code code = root_snapshot_op(root, guest, request, &answer->reply);
+    if (code != ERR_NONE)
+        refuse(answer, code);
 }
 
 static void dispatch(struct root *root, const struct priv_request *request, struct answer *answer)
@@ -230,12 +247,14 @@ static void dispatch(struct root *root, const struct priv_request *request, stru
         op_kill(root, guest, answer);
     else if (request->op == PRIV_LIST)
         op_list(root, request->u.list.index, answer);
+    else if (root_does_snapshots(request->op))
+        op_snapshot(root, guest, request, answer);
     else if (guest == NULL)
         refuse(answer, ERR_PRIV_REFUSED);
     else if (request->op == PRIV_GUARD)
         op_guard(guest, answer);
     else if (request->op == PRIV_LAUNCH)
-        op_launch_or_not(guest, answer);
+        op_launch_or_not(root, guest, request->u.launch.snapshot, answer);
     else if (request->op == PRIV_OPEN)
         op_open(guest, request->u.open.what, answer);
     else
@@ -287,6 +306,7 @@ struct priv_client *root_resume(struct root *root)
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == 0);
     CHECK(priv_client_new(fds[0], &client, &err) == 0);
     root->fd = fds[1];
+    root_unstage_all(root);
     CHECK(pthread_create(&root->thread, NULL, root_main, root) == 0);
     return client;
 }
@@ -309,6 +329,7 @@ void root_stop(struct root *root, struct priv_client *client)
 void root_release(struct root *root)
 {
     CHECK(root->guests == NULL);
+    root_forget_all(root);
     CHECK(rmdir(root->dir) == 0);
     pthread_mutex_destroy(&root->lock);
 }
@@ -318,6 +339,21 @@ void root_plan(struct root *root, struct plan plan)
     pthread_mutex_lock(&root->lock);
     root->next = plan;
     pthread_mutex_unlock(&root->lock);
+}
+
+void root_choose(struct root *root, void (*choose)(void *, struct plan *), void *context)
+{
+    pthread_mutex_lock(&root->lock);
+    root->choose = choose;
+    root->choose_context = context;
+    pthread_mutex_unlock(&root->lock);
+}
+
+void root_plan_of_the_first(void *context, struct plan *ret)
+{
+    struct plan *plan = context;
+    *ret = *plan;
+    *plan = (struct plan){0};
 }
 
 void root_kill_failures(struct root *root, const char *instance, int failures)
@@ -370,6 +406,16 @@ bool root_paused(struct root *root, const char *instance)
     bool paused = hold(root, instance)->paused;
     pthread_mutex_unlock(&root->lock);
     return paused;
+}
+
+enum phase root_phase(struct root *root, const char *instance)
+{
+    pthread_mutex_lock(&root->lock);
+    const struct guest *guest = find_locked(root, instance);
+    CHECK(guest != NULL);
+    enum phase phase = (enum phase)guest->phase;
+    pthread_mutex_unlock(&root->lock);
+    return phase;
 }
 
 unsigned root_asked(struct root *root, const char *instance)

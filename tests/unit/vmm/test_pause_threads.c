@@ -1,13 +1,10 @@
 /* Pausing and going on: what a VMM's guest does, what its machine and its row say are one, whatever
  * goes wrong and whoever else is at it (R02, R04). A plain program, so that ThreadSanitizer can run
  * it. */
-#include "tests/unit/base/random.h"
 #include "tests/unit/vmm/engine.h"
 
 #include <poll.h>
 #include <sqlite3.h>
-
-enum { LOOK_MS = 10 };
 
 static void run(struct engine *engine, const char *id, struct plan plan, struct store_vm *ret)
 {
@@ -367,13 +364,7 @@ static void one_at_a_time(struct engine *engine)
     remove_vm(engine, "vm");
 }
 
-struct worker {
-    struct engine *engine;
-    struct random random;
-    pthread_t thread;
-};
-
-static void one_call(struct worker *worker, const char *id)
+static void one_call(struct engine_worker *worker, const char *id)
 {
     struct vmm *vmm = worker->engine->vmm;
     struct store_vm row;
@@ -405,29 +396,11 @@ static void one_call(struct worker *worker, const char *id)
     CHECK(!odd);
 }
 
-static void *work(void *context)
-{
-    enum { ROUNDS = 60 };
-    struct worker *worker = context;
-    for (int i = 0; i < ROUNDS; i++)
-        one_call(worker, random_below(&worker->random, 2) == 0 ? "a" : "b");
-    return NULL;
-}
-
 /* Whatever met, in the end each is as its row says. */
 static void all_at_once_loses_no_state(struct engine *engine)
 {
-    enum { THREADS = 6 };
-    struct worker workers[THREADS];
-    struct random random = random_start();
-    fprintf(stderr, "MOTTE_TEST_SEED=%llu\n", (unsigned long long)random.seed);
     root_plan(&engine->root, (struct plan){0});
-    for (size_t i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){.engine = engine, .random = {.state = random_next(&random)}};
-        CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
-    }
-    for (size_t i = 0; i < THREADS; i++)
-        CHECK(pthread_join(workers[i].thread, NULL) == 0);
+    engine_all_at_once(engine, one_call);
     for (const char *id = "a"; id != NULL; id = id[0] == 'a' ? "b" : NULL) {
         struct store_vm vm;
         struct error err = {0};

@@ -142,6 +142,9 @@ static void nothing_is_concluded_from_what_cannot_be_read(struct engine *engine)
     engine_sql(engine, "ALTER TABLE vms RENAME TO elsewhere");
     recovery_fails(engine, ERR_STORE, "vms");
     engine_sql(engine, "ALTER TABLE elsewhere RENAME TO vms");
+    engine_sql(engine, "ALTER TABLE audit_size RENAME COLUMN boot TO elsewhere");
+    recovery_fails(engine, ERR_STORE, "boot");
+    engine_sql(engine, "ALTER TABLE audit_size RENAME COLUMN elsewhere TO boot");
     engine->root.no_list = true;
     recovery_fails(engine, ERR_INTERNAL, "scripted refusal");
     engine->root.no_list = false;

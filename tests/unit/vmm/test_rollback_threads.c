@@ -90,22 +90,32 @@ static void delete_all(struct engine *engine)
     }
 }
 
-int main(void)
+/* With snapshots of images templates come and go beside, and spawns are restored. */
+static void storm(struct random *random, uint32_t image_snapshots)
 {
     struct engine engine;
     struct worker workers[THREADS];
-    struct random random = random_start(), plans = {.state = random_next(&random)};
-    fprintf(stderr, "MOTTE_TEST_SEED=%llu\n", (unsigned long long)random.seed);
+    struct random plans = {.state = random_next(random)};
     engine_open(&engine);
-    engine.root.choose_context = &plans;
-    engine.root.choose = choose;
+    engine_stop(&engine);
+    engine.image_snapshots = image_snapshots;
+    engine_restart(&engine);
+    root_choose(&engine.root, choose, &plans);
     for (size_t i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){.engine = &engine, .random = {.state = random_next(&random)}};
+        workers[i] = (struct worker){.engine = &engine, .random = {.state = random_next(random)}};
         CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
     }
     for (size_t i = 0; i < THREADS; i++)
         CHECK(pthread_join(workers[i].thread, NULL) == 0);
     delete_all(&engine);
     engine_close(&engine);
+}
+
+int main(void)
+{
+    struct random random = random_start();
+    fprintf(stderr, "MOTTE_TEST_SEED=%llu\n", (unsigned long long)random.seed);
+    storm(&random, 0);
+    storm(&random, 8);
     return 0;
 }

@@ -34,6 +34,9 @@ static void what_is_not_admitted_leaves_nothing(struct engine *engine)
     engine_sql(engine, "ALTER TABLE vms RENAME TO elsewhere");
     spawn_fails(engine, "vm", ERR_STORE, "vms");
     engine_sql(engine, "ALTER TABLE elsewhere RENAME TO vms");
+    engine_sql(engine, "ALTER TABLE vms RENAME COLUMN memory_mib TO elsewhere");
+    spawn_fails(engine, "vm", ERR_STORE, "memory_mib");
+    engine_sql(engine, "ALTER TABLE vms RENAME COLUMN elsewhere TO memory_mib");
     struct priv_host host;
     vmm_host(engine->vmm, &host);
     engine->memory_mib = host.total_memory_mib + 1;
@@ -107,30 +110,46 @@ static void *json_malloc(size_t size)
     return (*left)-- == 0 ? NULL : malloc(size);
 }
 
-static void every_want_of_memory_for_json_is_undone(struct engine *engine)
+/* One that boots (snapshot NULL), or is restored; the last lives. */
+static struct store_vm spawn_short_of_json(struct engine *engine, const char *snapshot)
 {
     cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = json_malloc, .free_fn = free});
+    const size_t others = root_live(&engine->root);
     struct store_vm row;
     struct error err = {0};
-    unsigned commits = 0, lost = 0;
+    unsigned commits = 0, lost = 0, before = engine->audits_lost;
     for (int n = 0;; n++) {
         err = (struct error){0};
         *json_left() = n;
-        int result = engine_spawn(engine, "vm", 60, &row, &err);
+        int result = snapshot == NULL ? engine_spawn(engine, "vm", 60, &row, &err)
+                                      : engine_restore(engine, "vm", snapshot, "owner", &row, &err);
         bool wanted = *json_left() < 0;
         *json_left() = -1;
         if (result == 0 && !wanted)
             break;
         lost += result == 0; /* an entry of the audit stops nothing */
-        CHECK(result == 0 ? engine->audits_lost == lost : err.code == ERR_NO_MEMORY);
+        CHECK(result == 0 ? engine->audits_lost == before + lost : err.code == ERR_NO_MEMORY);
         commits += strstr(err.msg, "step commit") != NULL;
         CHECK(result < 0 || vmm_delete(engine->vmm, "owner", "vm", &err) == 0);
-        engine_empty(engine);
+        CHECK(root_live(&engine->root) == others);
     }
     cJSON_InitHooks(NULL);
-    CHECK(commits > 0 && engine->audits_lost == lost);
+    CHECK(commits > 0 && engine->audits_lost == before + lost);
+    return row;
+}
+
+static void every_want_of_memory_for_json_is_undone(struct engine *engine)
+{
+    struct store_vm row = spawn_short_of_json(engine, NULL);
+    struct store_snapshot snapshot;
+    struct error err = {0};
     CHECK(strstr(row.steps, "\"name\":\"hello\"") != NULL);
-    CHECK(strcmp(row.guest, "{\"agent\":\"script\",\"kernel\":\"script\",\"boot_ms\":1}") == 0);
+    CHECK(strcmp(row.guest, "{\"agent\":\"script\",\"kernel\":\"script\",\"boot_ms\":1,"
+                            "\"generation\":0}") == 0);
+    CHECK(engine_snapshot(engine, "vm", false, &snapshot, &err) == 0);
+    CHECK(vmm_delete(engine->vmm, "owner", "vm", &err) == 0);
+    row = spawn_short_of_json(engine, snapshot.id);
+    CHECK(strstr(row.guest, "\"generation\":1,\"clock_skew_ms\":1}") != NULL);
     CHECK(vmm_delete(engine->vmm, "owner", "vm", &err) == 0);
 }
 

@@ -180,3 +180,86 @@ Test(vmm_spec, equal_labels_are_equal_text)
     vmm_spec_free(two);
     drop_catalogue(dir);
 }
+
+/* ---- restored ---- */
+
+static struct store_snapshot a_snapshot(const char *disk)
+{
+    struct store_snapshot snapshot = {.id = "abcdefghij234567abcd",
+                                      .image = "formerly-python",
+                                      .vcpus = 2,
+                                      .memory_mib = 4096, /* more than the host now allows anew */
+                                      .disk_mib = 64,
+                                      .seccomp = "basic"};
+    hash_sha256(disk, strlen(disk), snapshot.image_digest);
+    return snapshot;
+}
+
+static struct vmm_spec *decode_restored(int dir, const char *body, const char *disk,
+                                        struct error *err)
+{
+    const struct store_snapshot snapshot = a_snapshot(disk);
+    cleanup_json cJSON *json = NULL;
+    struct vmm_spec *spec = NULL;
+    cr_assert_eq(json_parse(body, strlen(body), &json, err), 0, "%s: %s", body, err->msg);
+    if (vmm_spec_new_restored(json, &snapshot, dir, &spec, err) < 0)
+        cr_assert_null(spec);
+    return spec;
+}
+
+Test(vmm_spec, R21_what_is_restored_is_made_of_what_its_snapshot_is)
+{
+    int dir = make_catalogue();
+    struct error err = {0};
+    struct vmm_spec *spec = decode_restored(
+        dir,
+        "{\"snapshot\":\"abcdefghij234567abcd\",\"id\":\"clone\",\"ttl_s\":7,"
+        "\"idle\":{\"after_s\":5},\"on_unresponsive\":\"delete\",\"labels\":{\"a\":\"b\"}}",
+        "disk", &err);
+    cr_assert_not_null(spec, "%s", err.msg);
+    cr_assert_str_eq(spec->snapshot, "abcdefghij234567abcd");
+    cr_assert_str_eq(spec->image.name, "python", "by its digest, whatever it was called");
+    cr_assert(spec->vcpus == 2 && spec->memory_mib == 4096 && spec->disk_mib == 64);
+    cr_assert_eq(spec->seccomp, PRIV_SECCOMP_BASIC);
+    cr_assert_str_eq(spec->id, "clone");
+    cr_assert(spec->ttl_s == 7 && spec->idle_s == 5 && spec->on_unresponsive == STORE_DELETE);
+    cr_assert_str_eq(spec->labels, "{\"a\":\"b\"}");
+    vmm_spec_free(spec);
+    spec = decode_restored(dir, "{}", "disk", &err);
+    cr_assert_not_null(spec, "%s", err.msg);
+    cr_assert(spec->ttl_s == VMM_TTL_DEFAULT_S && spec->idle_s == 0);
+    cr_assert(id_vm_valid(spec->id, strlen(spec->id)));
+    vmm_spec_free(spec);
+    drop_catalogue(dir);
+}
+
+Test(vmm_spec, R07_R21_what_is_the_snapshots_is_not_asked_for)
+{
+    static const struct {
+        const char *body;
+        enum error_code code;
+        const char *names;
+    } bad[] = {
+        {"{\"image\":\"python\"}", ERR_FIELD_VALUE, "image"},
+        {"{\"vcpus\":2}", ERR_FIELD_VALUE, "vcpus"},
+        {"{\"memory_mib\":4096}", ERR_FIELD_VALUE, "memory_mib"},
+        {"{\"disk_mib\":64}", ERR_FIELD_VALUE, "disk_mib"},
+        {"{\"seccomp\":\"basic\"}", ERR_FIELD_VALUE, "seccomp"},
+        {"{\"seccomp\":null}", ERR_FIELD_VALUE, "seccomp"},
+        {"{\"enable_networking\":true}", ERR_NETWORKING_REFUSED, "network"},
+        {"{\"id\":\"../x\"}", ERR_ID_INVALID, "id"},
+        {"{\"ttl_s\":0}", ERR_FIELD_RANGE, "ttl_s"},
+        {"{\"generation\":1}", ERR_FIELD_UNKNOWN, "generation"},
+    };
+    int dir = make_catalogue();
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct error err = {0};
+        cr_assert_null(decode_restored(dir, bad[i].body, "disk", &err), "%s", bad[i].body);
+        cr_assert_eq(err.code, bad[i].code, "%s: %s", bad[i].body, err.msg);
+        cr_assert_not_null(strstr(err.msg, bad[i].names), "%s: %s", bad[i].body, err.msg);
+    }
+    struct error err = {0};
+    cr_assert_null(decode_restored(dir, "{}", "another disk", &err));
+    cr_assert_eq(err.code, ERR_IMAGE_UNKNOWN, "%s", err.msg);
+    drop_catalogue(dir);
+}

@@ -4,7 +4,7 @@
 
 #include <poll.h>
 
-enum { LOOK_MS = 10, MISSES_AND_ONE = 4 };
+enum { MISSES_AND_ONE = 4 };
 
 static void run(struct engine *engine, const char *id, struct plan plan, struct store_vm *ret)
 {

@@ -9,7 +9,7 @@
 
 int main(int argc, char **argv)
 {
-    struct guest_facts facts = {.generation = 0, .boot_ms = 412};
+    struct guest_facts facts = {.generation = 0, .boot_ms = 412, .init = -1};
     struct guest_conn *conn = calloc(1, sizeof *conn);
     if (!conn || fcntl(0, F_SETFL, O_NONBLOCK))
         return 1;

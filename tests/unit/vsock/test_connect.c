@@ -1,3 +1,4 @@
+#include "server.h"
 #include "support.h"
 #include "vsock/vsock.h"
 #include <criterion/criterion.h>
@@ -9,65 +10,6 @@
 #include <sys/un.h>
 
 enum { MARK = WIRE_TOKEN_SIZE + WIRE_NONCE_SIZE };
-
-/* A server on a Unix socket of its own: `serve` gets each connection in turn and its number. */
-struct server {
-    char dir[64], path[96];
-    int listener, uds; /* uds: O_PATH, as the root half hands it out */
-    void (*serve)(int fd, int number);
-    pthread_t thread;
-};
-
-static void *serve_all(void *context)
-{
-    struct server *server = context;
-    for (int number = 0;; number++) {
-        int fd = accept(server->listener, NULL, NULL);
-        if (fd < 0)
-            return NULL;
-        server->serve(fd, number);
-        close(fd);
-    }
-}
-
-static void server_start(struct server *server, void (*serve)(int fd, int number))
-{
-    *server = (struct server){.dir = "/tmp/vsock-test-XXXXXX", .serve = serve};
-    cr_assert(mkdtemp(server->dir) != NULL);
-    snprintf(server->path, sizeof server->path, "%s/s", server->dir);
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    snprintf(addr.sun_path, sizeof addr.sun_path, "%s", server->path);
-    server->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert_eq(bind(server->listener, (const struct sockaddr *)&addr, sizeof addr), 0);
-    server->uds = open(server->path, O_PATH | O_CLOEXEC);
-    cr_assert_geq(server->uds, 0);
-    if (serve) {
-        cr_assert_eq(listen(server->listener, 16), 0);
-        pthread_create(&server->thread, NULL, serve_all, server);
-    }
-}
-
-static void server_stop(struct server *server)
-{
-    shutdown(server->listener, SHUT_RDWR);
-    if (server->serve)
-        pthread_join(server->thread, NULL);
-    close(server->listener);
-    close(server->uds);
-    unlink(server->path);
-    rmdir(server->dir);
-}
-
-/* As Firecracker reads it: the first segment must hold ten bytes, then up to the line's end. */
-static bool read_connect(int fd, uint32_t *ret_port)
-{
-    char line[33] = "", *end = line;
-    ssize_t got = recv(fd, line, 32, 0);
-    if (got < 10 || strncmp(line, "CONNECT ", 8) != 0)
-        return false;
-    *ret_port = (uint32_t)strtoul(line + 8, &end, 10);
-    return strcmp(end, "\n") == 0;
-}
 
 static void say(int fd, const char *text)
 {
@@ -92,7 +34,7 @@ static void serve_bytewise(int fd, int number)
     (void)number;
     uint32_t port = 0;
     static const char ANSWER[] = "OK 1073741824\n\0\0\0\0061hello";
-    if (!read_connect(fd, &port) || port != WIRE_PORT_SERVICE)
+    if (!server_read_connect(fd, &port) || port != WIRE_PORT_SERVICE)
         return;
     for (size_t i = 0; i < sizeof ANSWER - 1; i++)
         support_write(fd, ANSWER + i, 1);
@@ -125,7 +67,7 @@ static void serve_at_once(int fd, int number)
 {
     (void)number;
     uint32_t port;
-    if (read_connect(fd, &port))
+    if (server_read_connect(fd, &port))
         support_write(fd, "OK 7\n\0\0\0\0061hello", 15);
     wait_for_close(fd);
 }
@@ -151,7 +93,7 @@ static void serve_fifth(int fd, int number)
         poll(&fds, 1, 2000);
     }
     if (number == 2)
-        read_connect(fd, &port);
+        server_read_connect(fd, &port);
     if (number == 3)
         wait_for_close(fd);
     if (number > 3)
@@ -231,7 +173,7 @@ static void serve_nonsense(int fd, int number)
     static const char *const ANSWERS[] = {"NO 1\n", "OK x\n", "OK \n", "\n",
                                           "OK 111111111111111111111111111111111111"};
     uint32_t port;
-    if (read_connect(fd, &port))
+    if (server_read_connect(fd, &port))
         say(fd, ANSWERS[number % 5]);
     wait_for_close(fd);
 }

@@ -5,6 +5,7 @@
  *
  *   bench_firewall [N...]      numbers of VMs, rising (default 10 100 1000 5000)
  */
+#include "bench/common/bench.h"
 #include "netfilter/netfilter.h"
 #include "packets.h"
 
@@ -38,7 +39,7 @@ static void must(int result, const struct error *err)
 
 static double ms_since(double start_ns)
 {
-    return (packets_now_ns() - start_ns) / 1e6;
+    return (bench_now_ns() - start_ns) / 1e6;
 }
 
 static struct netfilter_vm *make_vms(void)
@@ -85,17 +86,17 @@ static struct change time_change(const struct bench *bench, size_t some)
     const struct netfilter_vm *vms = bench->vms + bench->count;
     struct error err = {0};
     for (int i = 0; i < REPEATS; i++) {
-        double start = packets_now_ns(), cpu_before = cpu_ms();
+        double start = bench_now_ns(), cpu_before = cpu_ms();
         must(netfilter_change(bench->netfilter, vms, some, NULL, 0, &err), &err);
         add[i] = ms_since(start);
         cpu[i] = cpu_ms() - cpu_before;
-        start = packets_now_ns();
+        start = bench_now_ns();
         must(netfilter_change(bench->netfilter, NULL, 0, vms, some, &err), &err);
         gone[i] = ms_since(start);
     }
-    return (struct change){.add = packets_median(add, REPEATS) / (double)some,
-                           .remove = packets_median(gone, REPEATS) / (double)some,
-                           .add_cpu = packets_median(cpu, REPEATS) / (double)some};
+    return (struct change){.add = bench_median(add, REPEATS) / (double)some,
+                           .remove = bench_median(gone, REPEATS) / (double)some,
+                           .add_cpu = bench_median(cpu, REPEATS) / (double)some};
 }
 
 enum question { CHECK, SYNC, COUNTS, PROBE, QUESTIONS };
@@ -107,7 +108,7 @@ static double time_question(const struct bench *bench, enum question question)
     size_t repairs = 0;
     struct error err = {0};
     for (int i = 0; i < REPEATS; i++) {
-        double start = packets_now_ns();
+        double start = bench_now_ns();
         switch (question) {
         case CHECK:
             must(netfilter_check(bench->netfilter, &bench->vms[bench->count / 2], &err), &err);
@@ -125,7 +126,7 @@ static double time_question(const struct bench *bench, enum question question)
         }
         samples[i] = ms_since(start);
     }
-    return packets_median(samples, REPEATS);
+    return bench_median(samples, REPEATS);
 }
 
 static void measure(struct bench *bench, size_t count)
@@ -163,12 +164,12 @@ int main(int argc, char **argv)
     struct bench bench = {.vms = make_vms()};
     char lock[] = "/tmp/motte-bench-firewall.XXXXXX";
     struct error err = {0};
-    packets_enter();
+    bench_own_network();
     bench.pairs[PACKETS_PLAIN] = packets_pair_make();
-    packets_enter();
+    bench_own_network();
     load_empty_tables();
     bench.pairs[PACKETS_EMPTY] = packets_pair_make();
-    packets_enter();
+    bench_own_network();
     bench.pairs[PACKETS_RULED] = packets_pair_make();
     cleanup_close int fd = mkstemp(lock);
     if (fd < 0)

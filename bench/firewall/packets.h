@@ -4,10 +4,6 @@
 
 #include "base/base.h"
 
-/* Enters a fresh network namespace with `lo` up; ends the program if it cannot, since nothing here
- * may touch the host's firewall. */
-void packets_enter(void);
-
 /* Two UDP sockets of the namespace that the maker was in, joined over loopback. */
 struct packets_pair {
     int here, there;
@@ -29,8 +25,5 @@ struct packets_trips packets_round_trips(const struct packets_pair pairs[PACKETS
 
 /* Median time of a send that the firewall refuses a process under this uid, in ns. */
 double packets_refused(uint32_t uid);
-
-double packets_now_ns(void);
-double packets_median(double *samples, size_t count); /* sorts them */
 
 #endif

@@ -45,6 +45,7 @@ sed -e 's,@CMAKE_INSTALL_FULL_BINDIR@,/usr/bin,' -e 's,@MOTTE_CONFIG_DIR@,/etc/m
     "$top/deploy/systemd/motted.service.in" >"$root/usr/lib/systemd/system/motted.service"
 ! grep '@' "$root/usr/lib/systemd/system/motted.service" || die "a name in the unit has no value"
 install -D -m 0644 "$top/deploy/debian/motte.sysusers" "$root/usr/lib/sysusers.d/motte.conf"
+gzip -9n "$root/usr/share/man/man1/motte.1"
 mv "$root/usr/share/doc/motte/LICENSE" "$root/usr/share/doc/motte/copyright"
 printf 'motte (%s) unstable; urgency=medium\n\n  * Made by deploy/make-deb.sh; see the history of the project.\n\n -- The Motte authors <motte@localhost>  %s\n' \
     "$version" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$root/usr/share/doc/motte/changelog.gz"
@@ -52,8 +53,8 @@ printf 'motte (%s) unstable; urgency=medium\n\n  * Made by deploy/make-deb.sh; s
 # What the programs are linked with, as Debian's own tool finds it.
 mkdir -p "$work/debian"
 printf 'Source: motte\n\nPackage: motte\nArchitecture: amd64\n' >"$work/debian/control"
-depends=$(cd "$work" && dpkg-shlibdeps -O root/usr/bin/motted root/usr/libexec/motte/motte-front \
-    root/usr/libexec/motte/motte-admin 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
+depends=$(cd "$work" && dpkg-shlibdeps -O root/usr/bin/motte root/usr/bin/motted \
+    root/usr/libexec/motte/motte-front root/usr/libexec/motte/motte-admin 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
 [ -n "$depends" ] || die "dpkg-shlibdeps found no library"
 
 cat >"$root/DEBIAN/control" <<END

@@ -22,7 +22,7 @@ config=/etc/motte/motted.conf
 vm=quickstart
 
 packages=(build-essential cmake ninja-build pkg-config nettle-dev libcjson-dev libsqlite3-dev
-    libiptc-dev libseccomp-dev libcurl4-gnutls-dev libmicrohttpd-dev libjansson-dev
+    libiptc-dev libseccomp-dev libcurl4-gnutls-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev
     iptables kmod mmdebstrap squashfs-tools cpio lz4 e2fsprogs curl python3 python3-venv)
 
 die() {
@@ -221,6 +221,7 @@ sys.exit(done["exit_code"] or 0)'
 delete() {
     ask -X DELETE http://motte/vms/$vm
     "$prefix/bin/motted" leftovers | sed 's/^/    /'
+    echo "    (one that runs still is Motte's own: the next VM starts from a snapshot of it)"
 }
 
 [ "$(id -u)" = 0 ] || die "run this as root"

@@ -4,8 +4,8 @@ Usage: requirements_report.py FOLDER_OF_JUNIT_FILES [--all]
 
 A requirement passed if a test that names it passed and none failed; skipped tests show nothing. A
 decision in docs/decisions holds if each test of its `Held by:` line passed, a claim of
-docs/security.md or docs/failures.md if the test that it names did. Exit status 0 if nothing failed;
-with --all (every stage ran) only if every decision and claim holds too.
+docs/security.md, failures.md or complaints.md if the test that it names did. Exit status 0 if
+nothing failed; with --all (every stage ran) only if every decision and claim holds too.
 """
 
 import re
@@ -66,14 +66,15 @@ def read(folder: Path) -> tuple[dict[str, Tally], Tally]:
 
 
 def bare_names(total: Tally) -> set[str]:
-    return {re.split(r"[\s:]+", name)[-1].split("[")[0] for name in total.passed + total.programs}
+    """Without a test's parameters, which may have spaces."""
+    return {re.split(r"[\s:]+", name.split("[")[0])[-1] for name in total.passed + total.programs}
 
 
 def claims_not_shown(total: Tally) -> list[str]:
     """Tests that the documents name and that did not pass in this run: a requirement's number, or
     three underscores and more. (That such a name is a test's is a check's business.)"""
     lost = []
-    for document in ("security.md", "failures.md"):
+    for document in ("security.md", "failures.md", "complaints.md"):
         path = Path(__file__).parents[1] / "docs" / document
         text = path.read_text(encoding="utf-8")
         words = set(re.findall(r"(?<![\w/`.{])(\w+)(?![\w/`.])", text))

@@ -12,7 +12,10 @@ from checks import tree
 
 # base/ is what all stand on: its parts have short names of their own.
 PREFIXES = {
-    "base": ("error_", "cleanup_", "log_", "buf_", "ring_", "clock_", "hash_", "id_", "fs_", "kv_")
+    "base": (
+        *("error_", "cleanup_", "log_", "buf_", "ring_", "waker_", "clock_", "hash_", "id_", "fs_"),
+        *("kv_", "token_"),
+    )
 }
 OUR_SENTENCE = "Motte runs on Linux only"
 WARNINGS = [

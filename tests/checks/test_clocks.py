@@ -8,21 +8,31 @@ from checks import tree
 
 # Who reads the wall clock, and what for.
 WALL = {
+    "vmm/exec_run.c": "shown: when a command ended",
+    "vmm/execs.c": "shown: when it began",
     "admin/image.c": "when an image was added",
+    "api/stats.c": "when it was read",
     "api/vm_json.c": "when a VM's time will be over, for reading",
     "base/base.h": "the declaration",
     "base/clock.c": "the one place that asks the kernel",
     "base/log.c": "the time of a line",
+    "cli/output.c": "how old a VM is, for reading",
+    "priv/snapshot_publish.c": "when a snapshot was made, for reading",
+    "server/calls.c": "when a call was answered",
     "store/audit.c": "when an entry was made",
     "store/backup.c": "the name of what a restore put aside",
     "store/change.c": "when a state began or a VM ended",
+    "store/claim.c": "when a VM of the pool began to end",
     "store/cordon.c": "when it was made, and when a drain will end VMs, for reading",
     "store/live.c": "when a VM's time will be over, for reading",
     "vmm/isolation.c": "when guards were looked at",
+    "vmm/snapshot.c": "when a snapshot was made, for reading",
     "vmm/steps.c": "when a VM was asked for and ran",
+    "vsock/restore.c": "what time it is, for a guest that comes from a snapshot",
 }
 REALTIME = {
     "base/clock.c": "clock_wall_ms",
+    "guest/restore.c": "set, and how far it was off",
     "image/verified.c": "compared with a file's ctime; a jump costs a digest more",
 }
 # Functions that wait by the wall clock, or tell it past base/clock.c.

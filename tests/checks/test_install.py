@@ -10,6 +10,7 @@ from checks import tree
 
 CONFIGURATION = "/etc/motte/motted.conf"
 PROGRAMS = {
+    "bin/motte",
     "bin/motted",
     "libexec/motte/motte-admin",
     "libexec/motte/motte-agent",

@@ -45,7 +45,9 @@ def test_R39_the_package_says_what_it_is_and_needs(package: Path) -> None:
     assert package.name == f"motte_{version.group(1)}_amd64.deb"
     assert field(package, "Version") == version.group(1)
     needed = field(package, "Depends")
-    for library in ("libc6", "libmicrohttpd12", "libsqlite3-0", "libseccomp2", "libip4tc2"):
+    for library in (
+        "libc6", "libmicrohttpd12", "libsqlite3-0", "libseccomp2", "libip4tc2", "libcurl3",
+    ):  # fmt: skip
         assert library in needed, needed
     listed = tree.run("dpkg-deb", "--contents", package).stdout.splitlines()
     owners = {line.split()[1] for line in listed}
@@ -65,6 +67,9 @@ def test_R39_the_packages_files_agree_with_each_other(package: Path, tmp_path: P
     sums = (tmp_path / "DEBIAN/md5sums").read_text(encoding="utf-8").splitlines()
     files = {str(p.relative_to(tmp_path)) for p in (tmp_path / "usr").rglob("*") if p.is_file()}
     assert {line.split("  ", 1)[1] for line in sums} == files
+    page = gzip.decompress((tmp_path / "usr/share/man/man1/motte.1.gz").read_bytes())
+    assert page.startswith(b".TH MOTTE 1")
+    assert (tmp_path / "usr/share/bash-completion/completions/motte").read_text().startswith("#")
     changes = gzip.decompress((tmp_path / "usr/share/doc/motte/changelog.gz").read_bytes())
     assert changes.startswith(f"motte ({field(package, 'Version')})".encode())
     for script in ("postinst", "prerm", "postrm"):

@@ -102,7 +102,7 @@ def known_tests() -> set[str]:
     listed = tree.run("ctest", "--test-dir", tree.programs_folder(), "--show-only=json-v1")
     names = {str(test["name"]) for test in json.loads(listed.stdout)["tests"]}
     for path in tree.files(".c", ".py"):
-        if tree.relative(path).startswith("tests/"):
+        if tree.relative(path).startswith(tree.TESTS):
             text = path.read_text(encoding="utf-8")
             names |= set(re.findall(r"^Test\(\s*\w+,\s*(\w+)", text, re.M))
             names |= set(re.findall(r"^\s*def (test_\w+)", text, re.M))

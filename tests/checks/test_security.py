@@ -1,5 +1,5 @@
-"""What docs/security.md and docs/failures.md claim has a test, and each guard's removal is on the
-list of mutations."""
+"""What docs/security.md, failures.md and complaints.md claim has a test, and each guard's removal
+is on the list of mutations."""
 
 import re
 
@@ -9,7 +9,7 @@ from checks import tree
 from checks.test_project import known_tests
 from mutations import run as mutants
 
-DOCUMENTS = ("security.md", "failures.md")
+DOCUMENTS = ("security.md", "failures.md", "complaints.md")
 MUTATIONS = mutants.load()
 
 

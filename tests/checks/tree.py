@@ -8,8 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (
     "base", "json", "image", "store", "netfilter", "vsock", "priv", "vmm", "api", "server",
-    "motted", "admin", "guest",
+    "motted", "admin", "cli", "guest",
 )  # fmt: skip
+TESTS = ("tests/", "python/tests/")
 SKIPPED = {"build", ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
 

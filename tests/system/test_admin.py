@@ -251,9 +251,37 @@ def plant_record(daemon: Daemon) -> Iterator[str]:
     path.unlink()
 
 
+def plant_staged_file(daemon: Daemon) -> Iterator[str]:
+    path = daemon.state_dir / "staging" / f"{ORPHAN}.memory"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    yield "files"
+    path.unlink()
+
+
+def plant_unfinished_snapshot(daemon: Daemon) -> Iterator[str]:
+    """Beside one that is published: that is nobody's leftover."""
+    kept = daemon.state_dir / "snapshots" / ORPHAN
+    unfinished = kept.with_name(f".{ORPHAN}")
+    for folder in (kept, unfinished):
+        folder.mkdir(parents=True)
+    yield "files"
+    for folder in (kept, unfinished):
+        folder.rmdir()
+
+
 @pytest.mark.parametrize(
     "plant",
-    [plant_process, plant_cgroup, plant_io_cgroup, plant_chain, plant_mount, plant_record],
+    [
+        plant_process,
+        plant_cgroup,
+        plant_io_cgroup,
+        plant_chain,
+        plant_mount,
+        plant_record,
+        plant_staged_file,
+        plant_unfinished_snapshot,
+    ],
 )
 def test_R20_leftovers_sees_each_kind(
     start: Callable[..., Daemon], plant: Callable[[Daemon], Iterator[str]]

@@ -123,6 +123,7 @@ def test_R02_after_a_restore_vms_are_adopted_or_ended(
     client.delete("deleted")
     (pid,) = daemon.vmms()
     client.create(id="later", memory_mib=backend.memory_mib)
+    client.expect(200, "GET", "/audit")  # and what the calls before it left is written
     before = inventory(daemon)
     done = motted(daemon, "restore", str(copy))
     assert done.returncode != 0

@@ -19,6 +19,7 @@ from harness.crowd import crowd, many_files, timed
 from harness.daemon import Daemon
 from harness.waiting import wait_until
 from harness.wild import ask, dice, request, storm
+from test_tcp import token_line, write_tokens
 
 pytestmark = pytest.mark.testguest
 
@@ -57,9 +58,7 @@ def places(start: Start, tmp_path: Path) -> Iterator[Places]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = int(sock.getsockname()[1])
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"alice = {CALLER}\n", encoding="utf-8")
-    tokens.chmod(0o600)
+    tokens = write_tokens(tmp_path, token_line("alice", CALLER))
     health = tmp_path / "health.sock"
     daemon = start(
         [

@@ -7,6 +7,7 @@ still runs as the same process and answers, the one that was being made or delet
 or not at all, and nothing is left that belongs to neither."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,13 +20,16 @@ from harness import host, vmm
 from harness.backend import Backend
 from harness.client import Client, Refused
 from harness.contract import Contract
+from harness.metrics import scrape, total
 from harness.traced import Point, TracedDaemon, Tracer
+from harness.waiting import wait_until
 
 pytestmark = [pytest.mark.testguest, pytest.mark.timeout(1500)]
 
 STAYS, COMES, GOES = "stays", "comes", "goes"
 TRIES = 3  # of a point that does not come again
 RARE = 2  # such points at most
+COPYING = 2  # writes of a copy at which it is killed
 SOON_S = 5.0  # after a start that was not killed on its way
 
 
@@ -53,7 +57,9 @@ class Matrix:
         return self.daemon.tracer
 
     def check(self, killed_at: str) -> None:
-        """On a daemon that has just recovered."""
+        """On a daemon that has just recovered, and without those of its own that it had before."""
+        if self.daemon.traced_options:
+            wait_until(self.own_are_gone, what=f"{killed_at}: VMs that nobody knows of")
         with self.client() as client:
             assert client.exec(STAYS, ["echo", "still here"]).out.strip() == "still here", killed_at
             for vm in client.list():
@@ -68,6 +74,10 @@ class Matrix:
             raise AssertionError(f"{killed_at}: {left}") from left
         groups = {Path(path).name for path in host.cgroups_named(self.daemon.cgroup)}
         assert groups == {self.instance}, killed_at
+
+    def own_are_gone(self) -> bool:
+        with self.client() as client:
+            return len(self.daemon.vmms()) == len(client.list(limit=500)) == self.daemon.rows()
 
     def check_other(self, client: Client, vm: dict[str, Any], killed_at: str) -> None:
         """It runs, or is paused and says so, and goes on."""
@@ -93,6 +103,7 @@ class Matrix:
         tracer = self.daemon.start_under("record")
         with self.client() as client:
             prepare(client)
+            settle(client)
             tracer.arm()
             scenario(client)
         points = tracer.points()
@@ -114,6 +125,7 @@ class Matrix:
         front = self.daemon.open_front()
         with self.client() as client:
             prepare(client)
+            settle(client)
             tracer.arm()
             with contextlib.suppress(httpx.TransportError, Refused):  # it is killed under us
                 scenario(client)
@@ -152,6 +164,15 @@ def nothing(_: Client) -> None:
     pass
 
 
+def settle(client: Client) -> None:
+    """The calls so far are in their audit, which else is written whenever it comes to it."""
+    client.expect(200, "GET", "/audit", params={"limit": 1})
+
+
+def wait_filled(client: Client) -> None:
+    wait_until(lambda: total(scrape(client)[1], "motte_pool_vms") == 1, what="no pooled VM")
+
+
 def create(name: str, backend: Backend) -> Callable[[Client], None]:
     def run(client: Client) -> None:
         client.create(id=name, memory_mib=backend.memory_mib)
@@ -163,13 +184,20 @@ def delete(client: Client) -> None:
     client.delete(GOES)
 
 
+def goes_on(point: Point) -> bool:
+    """One more write of a copy: how many there are is for the guest's memory to say."""
+    return point.nth > COPYING and bool(re.search(r" pwrite64 \.ID/", point.name))
+
+
 def sweep(
     matrix: Matrix,
     scenario: Callable[[Client], None],
     prepare: Callable[[Client], None],
     modes: Sequence[str] = ("before", "after+"),
+    known: Callable[[Point], bool] = lambda _: False,
 ) -> list[Point]:
-    points = matrix.record(scenario, prepare)
+    found = matrix.record(scenario, prepare)
+    points = [point for point in found if not goes_on(point) and not known(point)]
     for mode in modes:
         for point in points:
             matrix.existing += 1
@@ -250,6 +278,61 @@ def test_R02_R20_a_kill_at_any_point_of_a_pause_and_a_resume(
     points = sweep(matrix, pause_and_resume, create(GOES, backend), ["after+"])
     assert roles(points) == {"front"}, "the root half has no part in it"
     assert min(matrix.found["paused"], matrix.found["running"]) > 0, matrix.found
+
+
+def snapshot(client: Client) -> None:
+    client.expect(201, "POST", f"/vms/{GOES}/snapshots", json={})
+
+
+def fork(client: Client) -> None:
+    client.expect(201, "POST", f"/vms/{GOES}/fork", json={})
+
+
+def test_R02_R20_a_kill_at_any_point_of_a_snapshot(matrix: Matrix, backend: Backend) -> None:
+    """The VM runs on whatever happens: check() asks for that."""
+    points = sweep(matrix, snapshot, create(GOES, backend), ["after+"])
+    assert roles(points) == {"root", "front", "child"}
+
+
+def test_R04_R02_R20_a_kill_at_any_point_of_a_fork(matrix: Matrix, backend: Backend) -> None:
+    points = sweep(matrix, fork, create(GOES, backend), ["after+"])
+    assert roles(points) == {"root", "front", "child"}
+
+
+def test_R02_R20_a_kill_at_any_point_of_a_claim(matrix: Matrix, backend: Backend) -> None:
+    """It waits in the pool still, and goes with it, or is the caller's. The host is full then."""
+    pool = f"--pool={backend.image},memory-mib={backend.memory_mib},min=1,max=1"
+    matrix.daemon.traced_options = [pool, "--max-vms=2"]
+
+    def claim(client: Client) -> None:
+        assert client.create(id=GOES, memory_mib=backend.memory_mib)["source"] == "pool"
+
+    points = sweep(matrix, claim, wait_filled)
+    assert "front" in roles(points)
+    assert matrix.found["running"] > 0, "some kills come when it is the caller's"
+
+
+def test_R02_R20_R21_a_kill_at_any_point_of_a_snapshot_of_an_image(
+    matrix: Matrix, backend: Backend
+) -> None:
+    """What its template's spawn does is what the caller's does, which is killed elsewhere."""
+    spawned = Counter(point.name for point in matrix.record(create(GOES, backend), nothing))
+    matrix.daemon.traced_options = ["--image-snapshots=1"]
+
+    def built() -> bool:
+        """Looks without a request: its answer would be one more point."""
+        kept = [path.name for path in (matrix.daemon.state_dir / "snapshots").iterdir()]
+        whole = len(kept) == 1 and kept[0][0] != "." and matrix.daemon.rows() == 2
+        return whole or "killed" in matrix.tracer().lines()
+
+    def miss(client: Client) -> None:
+        client.create(id=GOES, memory_mib=backend.memory_mib)
+        wait_until(built, what="no snapshot of the image")
+
+    points = sweep(
+        matrix, miss, nothing, ["after+"], lambda point: point.nth <= 2 * spawned[point.name]
+    )
+    assert roles(points) == {"root", "front", "child"}
 
 
 LAUNCHED_ONLY = Point("front connect ", 1)  # the VMM runs, and nobody has spoken to it

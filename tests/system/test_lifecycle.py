@@ -154,9 +154,12 @@ def test_R09_a_vm_has_an_hour_unless_told(client: Client, backend: Backend) -> N
 def test_R21_a_scratch_disk_takes_what_the_guest_writes(client: Client, backend: Backend) -> None:
     vm = client.create(id="disk", memory_mib=backend.memory_mib, disk_mib=512)
     assert vm["disk_mib"] == 512
+    taken = client.expect(200, "GET", "/vms/disk/stats").json()["disk_bytes"]
     script = "dd if=/dev/zero of=/root/big bs=1M count=300 2>&1 && stat -c %s /root/big"
     done = client.exec("disk", ["/bin/sh", "-c", script], timeout_ms=240000)
     assert done.out.splitlines()[-1] == str(300 << 20), "more than the VM has memory"
+    now = client.expect(200, "GET", "/vms/disk/stats").json()["disk_bytes"]
+    assert taken + (100 << 20) < now < 600 << 20, "what the guest holds back is not there yet"
 
 
 @pytest.mark.testguest

@@ -112,8 +112,39 @@ class Sequence:
 
     def list_all(self) -> None:
         self.say("list")
-        listed = {vm["id"]: vm for vm in self.callers[0].client.list(limit=500)}
-        assert listed == self.model.alive
+        client = self.callers[0].client
+        assert {vm["id"]: vm for vm in client.list(limit=500)} == self.model.alive
+        kept = client.expect(200, "GET", "/snapshots?limit=500").json()["snapshots"]
+        assert {one["id"]: one for one in kept} == self.model.snapshots
+
+    def snapshot(self) -> None:
+        vm_id = self.dice.choice(IDS)
+        expected = self.model.expected("snapshot", vm_id)
+        answer = self.callers[0].snapshot(vm_id)
+        self.say(f"snapshot of {vm_id}: {answer}")
+        assert answer == expected, f"snapshot of {vm_id}: {answer}, not {expected}; {answer.body}"
+        self.model.became("snapshot", vm_id, answer)
+
+    def restore(self) -> None:
+        if not self.model.snapshots:
+            return
+        kept, vm_id = self.dice.choice(sorted(self.model.snapshots)), self.dice.choice(IDS)
+        expected = self.model.expected("restore", vm_id)
+        answer = self.callers[0].restore(vm_id, kept)
+        self.say(f"restore of {kept} as {vm_id}: {answer}")
+        assert answer == expected, f"{vm_id} of {kept}: {answer}, not {expected}; {answer.body}"
+        self.model.became("restore", vm_id, answer)
+
+    def forget(self) -> None:
+        if not self.model.snapshots:
+            return
+        kept = self.dice.choice(sorted(self.model.snapshots))
+        expected = self.model.forgotten(kept)
+        answer = self.callers[0].forget(kept)
+        self.say(f"{kept} is deleted: {answer}")
+        assert answer == expected, f"delete of {kept}: {answer}, not {expected}; {answer.body}"
+        if answer.status == 204:
+            del self.model.snapshots[kept]
 
     def together(self, calls: list[tuple[str, str]]) -> list[Future[Answer]]:
         return [
@@ -215,6 +246,9 @@ class Sequence:
             self.one_call: 60,
             self.meeting: 20,
             self.list_all: 5,
+            self.snapshot: 3,
+            self.restore: 5,
+            self.forget: 2,
             self.vmm_dies: 8,
             self.half_dies: 4,
             self.restart: 3,
@@ -248,6 +282,9 @@ def test_R02_R04_R20_random_sequences_do_as_the_model_says(
     for vm_id in list(sequence.model.alive):
         assert sequence.callers[0].delete(vm_id).status == 204
         sequence.model.ended(vm_id)
+    for kept in list(sequence.model.snapshots):
+        assert sequence.callers[0].forget(kept).status == 204
+        del sequence.model.snapshots[kept]
     sequence.check()
     assert sequence.daemon.vmms() == {}
     assert sequence.daemon.vm_rules() == []

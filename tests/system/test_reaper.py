@@ -85,22 +85,28 @@ def test_R02_a_vm_without_commands_is_idle(
     daemon: Daemon, client: Client, connect: Callable[..., Client], backend: Backend
 ) -> None:
     """Three alike: one is used, one is kept, one is left alone but for reads, which count not."""
-    idle = {"after_s": 4}
-    for vm_id in ("used", "kept", "idle"):
-        vm = client.create(id=vm_id, memory_mib=backend.memory_mib, idle=idle)
+
+    def create(vm_id: str) -> None:
+        vm = client.create(id=vm_id, memory_mib=backend.memory_mib, idle={"after_s": 4})
         assert vm["idle"] == {"after_s": 4, "action": "delete"}
+
     _, before = scrape(client)
-    over = threading.Event()
+    kept, over = threading.Event(), threading.Event()
     other = connect(daemon)
 
     def use() -> None:
         while not over.is_set():
             other.exec("used", ["/bin/sleep", "1"])
-            keep(other, "kept")
+            if kept.is_set():
+                keep(other, "kept")
 
+    create("used")
     user = threading.Thread(target=use)
-    user.start()
+    user.start()  # at once: the next may be long in coming
     try:
+        create("kept")
+        kept.set()
+        create("idle")
         gone = client.wait_gone("idle")
     finally:
         over.set()

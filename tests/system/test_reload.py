@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from harness.backend import Backend
 from harness.client import Client
 from harness.daemon import Daemon
+from harness.events import Events
 from harness.waiting import wait_until
-from test_tcp import ALICE, BOB, TOKENS, bearer, free_port, write_tokens
+from test_tcp import ALICE, BOB, TOKENS, bearer, free_port, token_line, write_tokens
 
 pytestmark = pytest.mark.testguest  # not about guests: QEMU would only be slower
 
@@ -102,7 +104,7 @@ def test_R02_no_request_and_no_vm_notices_a_reload(
     turns = 0
     while command.is_alive():
         daemon.write(max_vms=str(10 + turns % 7), log_level=("info", "debug")[turns % 2])
-        write_tokens(daemon.tokens.parent, TOKENS + f"extra{turns} = {CAROL}{turns}\n")
+        write_tokens(daemon.tokens.parent, TOKENS + token_line(f"extra{turns}", f"{CAROL}{turns}"))
         assert RELOADED in daemon.reload()
         turns += 1
     over.set()
@@ -121,7 +123,7 @@ def test_R11_tokens_come_and_go_with_a_reload(
     alice, bob, carol = (connect(daemon.address, bearer(token)) for token in (ALICE, BOB, CAROL))
     carol.problem(401, "unauthorized", "GET", "/vms")
     alice.list()
-    write_tokens(daemon.tokens.parent, f"bob = {BOB}\ncarol = {CAROL}\n")
+    write_tokens(daemon.tokens.parent, token_line("bob", BOB) + token_line("carol", CAROL))
     carol.problem(401, "unauthorized", "GET", "/vms")
     assert "tokens read" in daemon.reload()
     assert carol.list() == []
@@ -204,11 +206,11 @@ BAD_FILES = [
     ("log-level = loud\n", "log-level"),
 ]
 BAD_TOKENS = [
-    ("alice = changeme\n", 0o600, "too weak"),
-    ("", 0o600, "empty"),
-    (f"carol = {CAROL}\n", 0o644, "chmod 600"),
-    (f"root = {CAROL}\n", 0o600, "root"),
-    (f"carol = {CAROL}\nmallory = {CAROL}\n", 0o600, "same"),
+    (f"carol = {CAROL}\n", 0o600, "motted token create"),
+    (token_line("carol", CAROL, "chief"), 0o600, "no role"),
+    (token_line("carol", CAROL), 0o644, "chmod 600"),
+    (token_line("root", CAROL), 0o600, "root"),
+    (token_line("carol", CAROL) + token_line("mallory", CAROL), 0o600, "twice"),
 ]
 
 
@@ -252,3 +254,51 @@ def test_R02_a_bad_configuration_is_refused_and_the_old_one_stays(
     daemon.write(max_vcpus="2")
     assert "token" in daemon.reload()
     unchanged()
+
+
+def test_R11_what_a_revoked_token_watches_and_waits_for_ends(
+    daemon: Configured, connect: Callable[..., Client], backend: Backend
+) -> None:
+    carols = TOKENS + token_line("carol", CAROL, "operate", "alice")
+    write_tokens(daemon.tokens.parent, carols)
+    daemon.reload()
+    alice = connect(daemon.address, bearer(ALICE))
+    alice.create(id="seen", memory_mib=backend.memory_mib)
+    begun = alice.expect(
+        202,
+        "POST",
+        "/vms/seen/execs",
+        json={"argv": ["/bin/sleep", "86400"], "timeout_ms": 600_000},
+        headers={"Prefer": "respond-async"},
+    )
+    console, events = "/vms/seen/console?follow=true", begun.headers["location"] + "/events"
+    paused = {"state": "paused", "timeout_s": "60"}
+
+    def wait() -> int:
+        carol = connect(daemon.address, bearer(CAROL))
+        return carol.request("GET", "/vms/seen/wait", params=paused).status_code
+
+    def watch(target: str, token: str) -> Events:
+        return Events(daemon.port, target, headers=bearer(token), seconds=20)
+
+    with (
+        ThreadPoolExecutor(1) as waiting,
+        watch(console, CAROL) as hers,
+        watch(events, CAROL) as her_command,
+        watch(console, ALICE) as his,
+    ):
+        answer = waiting.submit(wait)
+        assert (hers.status, her_command.status, his.status) == (200, 200, 200)
+        write_tokens(daemon.tokens.parent, carols + token_line("dora", CAROL + "x", "read", "dora"))
+        daemon.reload()
+        alice.exec("seen", ["chatter", "400"])
+        assert next(iter(hers)).name == "console"
+        write_tokens(daemon.tokens.parent)
+        daemon.reload()
+        assert answer.result(20) == 401
+        alice.delete("seen")  # who still watched would see it
+        for stream in (hers, her_command):
+            assert all(event.name != "end" for event in stream)
+        assert [event.name for event in his][-1] == "end"
+    for target in (console, events):
+        assert watch(target, CAROL).status == 401

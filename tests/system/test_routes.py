@@ -9,16 +9,29 @@ from harness.daemon import Daemon
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 
 
+def filled(path: str) -> str:
+    """Ids of nobody."""
+    return path.replace("{id}", "nobody").replace("{eid}", "a" * 20)
+
+
 def answers(client: Client, method: str, path: str) -> int:
     """Every answer goes past the contract in the client; bodies are right, ids are of nobody."""
     bodies = {
         "/vms": {"image": "no-such-image"},
+        "/vms/{id}": {},
         "/vms/{id}/exec": {"argv": ["true"]},
+        "/vms/{id}/execs": {"argv": ["true"]},
+        "/vms/{id}/execs/{eid}/stdin": {"offset": 0},
+        "/vms/{id}/execs/{eid}/resize": {"rows": 1, "cols": 1},
         "/vms/{id}/keepalive": {},
+        "/vms/{id}/snapshots": {},
+        "/vms/{id}/fork": {},
         "/admin/drain": {"deadline_s": -1},
     }
-    json = bodies.get(path) if method == "POST" else None
-    return client.request(method, path.replace("{id}", "nobody"), json=json).status_code
+    queries = {f"/vms/{{id}}/{name}": {"path": "/tmp/file"} for name in ("files", "ls", "archive")}
+    queries["/events"] = {"follow": "false"}
+    json = bodies.get(path) if method in ("POST", "PATCH") else None
+    return client.request(method, filled(path), json=json, params=queries.get(path)).status_code
 
 
 @pytest.mark.core
@@ -43,7 +56,7 @@ def test_R01_no_method_beyond_the_contract(client: Client, contract: Contract) -
         for method in METHODS:
             if method in allowed:
                 continue
-            response = client.request(method, path.replace("{id}", "nobody"))
+            response = client.request(method, filled(path))
             assert response.status_code == 405, f"{method} {path}: {response.text}"
             listed = {word.strip() for word in response.headers["allow"].split(",")}
             assert listed - {"HEAD"} == allowed

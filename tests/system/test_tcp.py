@@ -1,5 +1,6 @@
 """TCP: a bearer token names the caller, and without one nothing is served or said."""
 
+import hashlib
 import re
 import socket
 import subprocess
@@ -15,7 +16,14 @@ from harness.daemon import Daemon
 ALICE = "alice-0123456789-abcdefghij"
 BOB = "bob-9876543210-zyxwvutsrq"
 ADMIN = "admin-5555566666-mnopqrstuv"
-TOKENS = f"alice = {ALICE}\nbob = {BOB}\nadmin = {ADMIN}\n"
+
+
+def token_line(name: str, secret: str, role: str = "operate", tenant: str | None = None) -> str:
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    return f"{name} = {role} {tenant or name} sha256:{digest}\n"
+
+
+TOKENS = token_line("alice", ALICE) + token_line("bob", BOB) + token_line("admin", ADMIN, "admin")
 
 
 def free_port() -> int:
@@ -78,13 +86,20 @@ def test_R11_callers_see_only_their_own(
     bob.problem(404, "vm_not_found", "GET", "/vms/same")
     bob.problem(404, "vm_not_found", "DELETE", "/vms/same")
     bob.problem(404, "vm_not_found", "POST", "/vms/same/exec", json={"argv": ["/bin/true"]})
+    bob.problem(404, "vm_not_found", "POST", "/vms/same/execs", json={"argv": ["/bin/true"]})
     bob.problem(404, "vm_not_found", "GET", "/vms/same/audit")
     for verb in ("pause", "resume"):
         bob.problem(404, "vm_not_found", "POST", f"/vms/same/{verb}")
     audit = alice.expect(200, "GET", "/vms/same/audit").json()
     assert {entry["owner"] for entry in audit["entries"]} == {"alice"}
     assert admin.expect(200, "GET", "/vms/same/audit").json() == audit
+    of_alice = alice.expect(201, "POST", "/vms/same/execs", json={"argv": ["/bin/true"]})
     other = bob.create(id="same", memory_mib=backend.memory_mib)
+    path = of_alice.headers["location"]
+    bob.problem(404, "exec_not_found", "GET", path)
+    bob.problem(404, "exec_not_found", "DELETE", path)
+    assert bob.expect(200, "GET", "/vms/same/execs").json() == {"execs": []}
+    assert admin.expect(200, "GET", path).json() == alice.expect(200, "GET", path).json()
     assert other["instance"] != vm["instance"]
     assert {found["owner"] for found in admin.list()} == {"alice", "bob"}
     bob.delete("same")
@@ -113,8 +128,8 @@ def test_R11_tcp_beyond_loopback_is_refused(
 
 @pytest.mark.parametrize(
     ("text", "mode"),
-    [("alice = changeme\n", 0o600), (TOKENS, 0o644), ("", 0o600)],
-    ids=["weak", "readable-by-others", "empty"],
+    [("alice = changeme\n", 0o600), (TOKENS, 0o644)],
+    ids=["not-hashed", "readable-by-others"],
 )
 def test_R11_token_files_that_protect_nothing_are_refused(
     start: Callable[..., Daemon], tmp_path: Path, text: str, mode: int

@@ -13,7 +13,7 @@ import pytest
 from harness import host
 from harness.client import Client
 from harness.contract import Contract
-from harness.service import CONFIG, SOCKET, fill_catalogue, main_pid, run, vmms
+from harness.service import ALONE, CONFIG, SOCKET, fill_catalogue, main_pid, run, vmms
 from harness.waiting import wait_until
 
 pytestmark = pytest.mark.core
@@ -42,7 +42,7 @@ def service() -> Iterator[None]:
     are emulated answer late."""
     run("useradd", "--system", "--user-group", "--no-create-home", "motte")
     example = CONFIG.with_suffix(".conf.example").read_bytes()
-    CONFIG.write_bytes(example + b"answer-timeout-ms = 60000\n")
+    CONFIG.write_bytes(example + b"answer-timeout-ms = 60000\n" + ALONE)
     fill_catalogue()
     run("systemctl", "start", "motted")
     yield

@@ -68,7 +68,10 @@ class Backend:
 
 def chosen() -> Backend:
     """By MOTTE_BACKEND; the test guest on real Firecracker if it is not set."""
-    kind = os.environ.get("MOTTE_BACKEND", "firecracker")
+    return of(os.environ.get("MOTTE_BACKEND", "firecracker"))
+
+
+def of(kind: str) -> Backend:
     if kind == "firecracker":
         return Backend(kind, False, False, "testguest", "testguest", 128, 20_000, 2000)
     if kind == "qemu":
@@ -86,9 +89,17 @@ def build_dir() -> Path:
     return path
 
 
+def _guest_place() -> Path:
+    return Path(os.environ.get("MOTTE_GUEST", "build/guest")).resolve()
+
+
+def has_linux() -> bool:
+    return (_guest_place() / "python.sqfs").exists()
+
+
 def guest_dir() -> Path:
     """Where the Linux guest lies: kernel/ for `motte-admin kernel add`, and python.sqfs."""
-    path = Path(os.environ.get("MOTTE_GUEST", "build/guest")).resolve()
-    if not (path / "python.sqfs").exists():
+    path = _guest_place()
+    if not has_linux():
         raise SystemExit(f"{path}/python.sqfs is missing: tests/run.sh makes it (MOTTE_GUEST)")
     return path

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +37,22 @@ class Refused(Exception):
 
 
 class Client:
-    """One caller. `address` is the path of a Unix socket or an http:// base URL."""
+    """One caller. `address` is the path of a Unix socket or an http:// or https:// base URL;
+    `trust` a file of the certificates that the latter may have."""
 
     def __init__(
-        self, contract: Contract, address: str, headers: dict[str, str] | None = None
+        self,
+        contract: Contract,
+        address: str,
+        headers: dict[str, str] | None = None,
+        trust: Path | None = None,
     ) -> None:
         self.contract = contract
         self.address = address
-        tcp = address.startswith("http://")
+        tcp = address.startswith(("http://", "https://"))
+        context = ssl.create_default_context(cafile=trust) if trust else True
         self.http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=None if tcp else address),
+            transport=httpx.HTTPTransport(verify=context, uds=None if tcp else address),
             base_url=address if tcp else "http://motte",
             headers=headers,
             timeout=httpx.Timeout(300.0, connect=10.0),

@@ -43,6 +43,30 @@ class Contract:
             if method in methods
         ]
 
+    def operation(self, method: str, template: str) -> dict[str, Any]:
+        operation: dict[str, Any] = self.document["paths"][template][method.lower()]
+        return operation
+
+    def example(self, method: str, template: str) -> dict[str, Any]:
+        """What a client needs to ask as the contract's examples do: params, and a body."""
+        operation = self.operation(method, template)
+        asked: dict[str, Any] = {"params": {}}
+        for node in operation.get("parameters", []):
+            parameter = self._follow(node, "")[0]
+            endless = parameter["name"] == "follow" and parameter["schema"].get("default")
+            wanted = parameter.get("required") or endless
+            if parameter["in"] == "query" and wanted:
+                asked["params"][parameter["name"]] = parameter["example"]
+        if "requestBody" not in operation:
+            return asked
+        content = self._follow(operation["requestBody"], "")[0]["content"]
+        media, described = next(iter(content.items()))
+        if media == "application/json":
+            asked["json"] = next(iter(described["examples"].values()))["value"]
+        else:
+            asked |= {"content": b"some bytes", "headers": {"Content-Type": media}}
+        return asked
+
     def template_of(self, path: str) -> str | None:
         return next((name for pattern, name in self._routes if pattern.match(path)), None)
 

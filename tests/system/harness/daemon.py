@@ -140,6 +140,7 @@ class Daemon:
             f"--default-image={self.backend.image}",
             f"--boot-timeout-ms={self.backend.boot_timeout_ms}",
             f"--answer-timeout-ms={self.backend.answer_timeout_ms}",
+            "--image-snapshots=0",  # but where a test asks for them: what it counts is its own
             *hypervisor,
             *self.options,
         ]

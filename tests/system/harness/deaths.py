@@ -196,6 +196,8 @@ def explained(victim: Victim, death: Death, adopted: bool) -> None:
     assert death.console in certificate["console"]
     audit = audit_of(client, victim.id)
     assert audit["ended"] == {"state": "exited", "reason": reason}
+    asked = {"vm": victim.id, "kind": "ended", "after": 0, "follow": "false"}
+    assert f'"reason":"{reason}"' in client.expect(200, "GET", "/events", params=asked).text
     known_by = death.adopted_known_by if adopted else death.known_by
     assert audit["vmm_exited"]["known_by"] == known_by, audit
     assert ("adopted" in audit) == adopted

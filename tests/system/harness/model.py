@@ -68,6 +68,15 @@ class Caller:
             assert answer.body["stdout"] == f"{vm_id}\n", answer.body
         return answer
 
+    def snapshot(self, vm_id: str) -> Answer:
+        return self._ask("POST", f"/vms/{vm_id}/snapshots", {})
+
+    def restore(self, vm_id: str, snapshot: str) -> Answer:
+        return self._ask("POST", "/vms", {"id": vm_id, "snapshot": snapshot})
+
+    def forget(self, snapshot: str) -> Answer:
+        return self._ask("DELETE", f"/snapshots/{snapshot}")
+
     def do(self, what: str, vm_id: str) -> Answer:
         answer: Answer = getattr(self, what)(vm_id)
         return answer
@@ -75,11 +84,12 @@ class Caller:
 
 class Model:
     """Each id was never used, has a VM that runs or is paused, or had one. What a caller is to be
-    answered, and what becomes of the id."""
+    answered, and what becomes of the id. Snapshots stay until they are deleted."""
 
     def __init__(self) -> None:
         self.alive: dict[str, dict[str, Any]] = {}
         self.gone: set[str] = set()
+        self.snapshots: dict[str, dict[str, Any]] = {}
 
     def state(self, vm_id: str) -> str:
         if vm_id in self.alive:
@@ -88,16 +98,24 @@ class Model:
 
     def expected(self, what: str, vm_id: str) -> Answer:
         state = self.state(vm_id)
-        if what == "create":
+        if what in ("create", "restore"):
             return Answer(409, "id_taken") if vm_id in self.alive else Answer(201)
         if what == "delete":
             return Answer(404, NEVER) if state == NEVER else Answer(204)
         if what == "exec" and state == PAUSED:
             return Answer(409, "vm_paused")
+        if what == "snapshot" and vm_id in self.alive:
+            return Answer(201)
         return Answer(200) if vm_id in self.alive else Answer(404, state)
 
+    def forgotten(self, snapshot: str) -> Answer:
+        used = any(vm["snapshot"] == snapshot for vm in self.alive.values())
+        return Answer(409, "snapshot_in_use") if used else Answer(204)
+
     def became(self, what: str, vm_id: str, answer: Answer) -> None:
-        if what == "create" and answer.status == 201:
+        if what == "snapshot" and answer.status == 201:
+            self.snapshots[answer.body["id"]] = answer.body
+        elif what in ("create", "restore") and answer.status == 201:
             self.alive[vm_id] = answer.body
             self.gone.discard(vm_id)
         elif what in ("pause", "resume") and answer.status == 200:

@@ -2,6 +2,7 @@
 left, what ran runs on, other programs' rules stand, and the same thing works at once afterwards."""
 
 import contextlib
+import functools
 import re
 import subprocess
 from collections import Counter
@@ -21,7 +22,7 @@ ANSWER_S = 60  # SQLite alone takes 10 s to give up a lock that the kernel canno
 SILENCE_S = 2
 REPAIR_S = 5
 SLOW_S = 3
-STAYS, PASSES = "stays", "passes"
+STAYS, PASSES, ORIGIN = "stays", "passes", "origin"
 FIREWALLS = ("iptables-legacy", "ip6tables-legacy")
 FOREIGN = "zz-foreign"  # after Motte's chains in the table
 FOREIGN_RULES = 100
@@ -36,6 +37,14 @@ FAILURES = (AssertionError, Refused, httpx.TransportError, RuntimeError, OSError
 Made = TypeVar("Made", bound=TracedDaemon)
 
 
+def take_snapshot(client: Client, vm_id: str) -> str:
+    return str(client.expect(201, "POST", f"/vms/{vm_id}/snapshots", json={}).json()["id"])
+
+
+def forget_snapshot(client: Client, snapshot: str) -> None:
+    client.expect(204, "DELETE", f"/snapshots/{snapshot}")
+
+
 class Unanswered(AssertionError):
     """Nothing came in time."""
 
@@ -45,6 +54,7 @@ class Bench(Generic[Made]):
     daemon: Made
     contract: Contract
     memory_mib: int
+    keeps: bool = False  # a snapshot, and a VM from it, in the place of one that boots
     pid: int = 0  # of the VM that stays
     front: int = 0
     log_at: int = 0  # what comes after it is new
@@ -106,13 +116,27 @@ class Bench(Generic[Made]):
             client.close()
         return True
 
+    def prepare(self) -> None:
+        """What the scenario needs, while nothing fails."""
+        if self.keeps:
+            client = self.client()
+            client.create(id=ORIGIN, memory_mib=self.memory_mib)
+            client.close()
+
     def scenario(self, silenced: bool) -> None:
         self.blamed.clear()
         self.log_at = len(self.daemon.log)
-        made = self.ask(lambda c: c.create(id=PASSES, memory_mib=self.memory_mib), silenced)
-        if made:
+        kept: list[str] = []
+        spec: dict[str, object] = {"id": PASSES, "memory_mib": self.memory_mib}
+        if self.keeps:
+            if not self.ask(lambda c: kept.append(take_snapshot(c, ORIGIN)), silenced):
+                return
+            spec = {"id": PASSES, "snapshot": kept[0]}
+        if self.ask(lambda c: c.create(**spec), silenced):
             self.ask(lambda c: c.exec(PASSES, ["true"]), silenced)
         self.ask(lambda c: c.delete(PASSES), silenced)
+        for snapshot in kept:
+            self.ask(functools.partial(forget_snapshot, snapshot=snapshot), silenced)
 
     def new_log(self) -> str:
         return self.daemon.log[self.log_at :]
@@ -143,8 +167,13 @@ class Bench(Generic[Made]):
         client = self.client()
         try:
             for vm in client.list():
+                if vm["id"] == ORIGIN:
+                    client.resume(ORIGIN)  # it is paused only if its VMM did not let it go on
+                    assert client.exec(ORIGIN, ["echo", "on"]).out.strip() == "on"
                 if vm["id"] != STAYS:
                     client.delete(vm["id"])
+            for one in client.expect(200, "GET", "/snapshots?limit=500").json()["snapshots"]:
+                forget_snapshot(client, one["id"])
             self.daemon.wait_no_leftovers(15)
             assert client.exec(STAYS, ["echo", "here"]).out.strip() == "here"
         finally:

@@ -62,6 +62,7 @@ class TracedDaemon(Daemon):
     """The same daemon, started under a tracer when there is one."""
 
     tracer: Tracer | None = None
+    traced_options: Sequence[str] = ()  # besides the others, while it is traced
 
     def __init__(self, backend: Backend, options: Sequence[str] = ()) -> None:
         """The watchdog asks a VM it has found, and then not while the test lasts."""
@@ -74,7 +75,9 @@ class TracedDaemon(Daemon):
         return self.tracer
 
     def command(self) -> list[str]:
-        return [*(self.tracer.prefix if self.tracer is not None else []), *super().command()]
+        if self.tracer is None:
+            return super().command()
+        return [*self.tracer.prefix, *super().command(), *self.traced_options]
 
     def start_plain(self) -> None:
         self.tracer = None

@@ -6,7 +6,7 @@
 enum {
     ARGV_MAX = 1024,
     ENV_MAX = 1024,
-    PATH_BYTES_MAX = 4096,
+    CWD_MAX = 4096, /* characters */
     USER_BYTES_MAX = 64,
     /* argv, env, cwd and user travel in one control frame; the rest of it is the envelope. */
     COMMAND_BYTES_MAX = WIRE_FRAME_MAX - 1024,
@@ -25,7 +25,7 @@ static const struct json_field table[] = {
     {"argv", JSON_ARRAY, offsetof(struct fields, argv), false, 1, ARGV_MAX},
     {"shell", JSON_STRING, offsetof(struct fields, shell), false, 1, API_BODY_EXEC_MAX},
     {"env", JSON_OBJECT, offsetof(struct fields, env), false, 0, ENV_MAX},
-    {"cwd", JSON_STRING, offsetof(struct fields, cwd), false, 1, PATH_BYTES_MAX},
+    {"cwd", JSON_TEXT, offsetof(struct fields, cwd), false, 1, CWD_MAX},
     {"user", JSON_STRING, offsetof(struct fields, user), false, 1, USER_BYTES_MAX},
     {"stdin", JSON_STRING, offsetof(struct fields, input), false, 0, API_BODY_EXEC_MAX},
     {"timeout_ms", JSON_U32, offsetof(struct fields, timeout_ms), false, 1,

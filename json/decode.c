@@ -11,9 +11,9 @@ static const double whole_max = 9007199254740991.0;
 static int refuse_type(const struct json_field *field, struct error *err)
 {
     static const char *const kinds[] = {
-        [JSON_STRING] = "a string",    [JSON_BOOL] = "true or false", [JSON_U32] = "a whole number",
-        [JSON_I64] = "a whole number", [JSON_ARRAY] = "an array",     [JSON_OBJECT] = "an object",
-        [JSON_ANY] = "a value",
+        [JSON_STRING] = "a string",    [JSON_TEXT] = "a string",      [JSON_BOOL] = "true or false",
+        [JSON_U32] = "a whole number", [JSON_I64] = "a whole number", [JSON_ARRAY] = "an array",
+        [JSON_OBJECT] = "an object",   [JSON_ANY] = "a value",
     };
     return error_set(err, ERR_FIELD_TYPE, 0, "`%s` must be %s", field->name, kinds[field->type]);
 }
@@ -34,8 +34,11 @@ static int decode_string(const cJSON *value, const struct json_field *field, cha
 {
     if (!cJSON_IsString(value))
         return refuse_type(field, err);
-    if (!within(field, (int64_t)strlen(value->valuestring)))
-        return refuse_range(field, "have a length in bytes", err);
+    bool text = field->type == JSON_TEXT;
+    size_t len = text ? json_characters(value->valuestring) : strlen(value->valuestring);
+    if (!within(field, (int64_t)len))
+        return refuse_range(field, text ? "have a length in characters" : "have a length in bytes",
+                            err);
     char *copy = strdup(value->valuestring);
     if (copy == NULL)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory while reading `%s`", field->name);
@@ -88,6 +91,7 @@ static int decode_field(const cJSON *value, const struct json_field *field, void
     void *member = (char *)out + field->offset;
     switch (field->type) {
     case JSON_STRING:
+    case JSON_TEXT:
         return decode_string(value, field, member, err);
     case JSON_BOOL:
         if (!cJSON_IsBool(value))

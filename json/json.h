@@ -22,6 +22,8 @@ int json_parse(const char *text, size_t len, cJSON **ret, struct error *err);
 
 /* Could it stand in a JSON string as it is? */
 bool json_is_utf8(const char *text, size_t len);
+/* How many characters (code points) UTF-8 has: what JSON Schema counts in minLength and maxLength. */
+size_t json_characters(const char *utf8);
 
 /* Unformatted text, malloc'ed, NUL-terminated; NULL when out of memory. */
 char *json_print(const cJSON *json);
@@ -30,6 +32,7 @@ char *json_print(const cJSON *json);
 
 enum json_type {
     JSON_STRING, /* char *: malloc'ed copy; NULL stays when absent */
+    JSON_TEXT,   /* the same, its length in characters, as JSON Schema has it */
     JSON_BOOL,   /* bool */
     JSON_U32,    /* uint32_t, whole number within [min, max] */
     JSON_I64,    /* int64_t, whole number within [min, max] and ±(2^53 - 1) */
@@ -43,7 +46,7 @@ struct json_field {
     enum json_type type;
     size_t offset; /* offsetof the member in the decoded struct */
     bool required;
-    int64_t min, max; /* numbers: the value; strings: the length in bytes; arrays, objects: count */
+    int64_t min, max; /* numbers: the value; strings: the length; arrays, objects: count */
 };
 
 /* Decodes an object into `out` (already holding defaults). Errors: ERR_FIELD_UNKNOWN,

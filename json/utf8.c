@@ -68,3 +68,11 @@ bool json_is_utf8(const char *text, size_t len)
         n = json_utf8_char((const uint8_t *)text + at, len - at);
     return n > 0;
 }
+
+size_t json_characters(const char *utf8)
+{
+    size_t count = 0;
+    for (; *utf8 != '\0'; utf8++)
+        count += !continues((uint8_t)*utf8);
+    return count;
+}

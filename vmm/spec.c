@@ -171,9 +171,9 @@ int vmm_labels(const cJSON *labels, char out[static STORE_LABELS_MAX], struct er
                              "labels: a key is 1 to %d of A-Z a-z 0-9 . _ / -", LABEL_KEY_MAX);
         if (!cJSON_IsString(label))
             return error_set(err, ERR_FIELD_TYPE, 0, "labels.%s: must be a string", label->string);
-        if (strlen(label->valuestring) > LABEL_VALUE_MAX)
-            return error_set(err, ERR_FIELD_RANGE, 0, "labels.%s: at most %d bytes", label->string,
-                             LABEL_VALUE_MAX);
+        if (json_characters(label->valuestring) > LABEL_VALUE_MAX)
+            return error_set(err, ERR_FIELD_RANGE, 0, "labels.%s: at most %d characters",
+                             label->string, LABEL_VALUE_MAX);
         sorted[count++] = label;
     }
     qsort(sorted, count, sizeof(const cJSON *), by_key);

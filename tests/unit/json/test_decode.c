@@ -142,6 +142,16 @@ Test(json, R06_string_length_counts_bytes_not_characters)
     cr_assert_eq(one("{\"n\":\"\\ud83d\\ude00\"}", field, &target), ERR_FIELD_RANGE);
 }
 
+Test(json, R01_text_length_counts_characters_as_the_contract_does)
+{
+    struct target target;
+    struct json_field field = {"n", JSON_TEXT, offsetof(struct target, text), true, 2, 3};
+    cr_assert_eq(one("{\"n\":\"\\ud83d\\ude00\"}", field, &target), ERR_FIELD_RANGE);
+    cr_assert_eq(one("{\"n\":\"\\ud83d\\ude00\\u20ac\"}", field, &target), ERR_NONE);
+    cr_assert_eq(one("{\"n\":\"\\u20ac\\u00e4\\ud83d\\ude00\"}", field, &target), ERR_NONE);
+    cr_assert_eq(one("{\"n\":\"\\u20ac\\u00e4\\u00e4\\u00e4\"}", field, &target), ERR_FIELD_RANGE);
+}
+
 Test(json, R37_each_type_takes_its_own_values_only)
 {
     static const struct {
@@ -149,7 +159,7 @@ Test(json, R37_each_type_takes_its_own_values_only)
         unsigned fits; /* one bit a type */
     } values[] = {
 #define BIT(type) (1U << JSON_##type)
-        {"{\"n\":\"x\"}", BIT(STRING) | BIT(ANY)},
+        {"{\"n\":\"x\"}", BIT(STRING) | BIT(TEXT) | BIT(ANY)},
         {"{\"n\":true}", BIT(BOOL) | BIT(ANY)},
         {"{\"n\":1}", BIT(U32) | BIT(I64) | BIT(ANY)},
         {"{\"n\":1.0}", BIT(U32) | BIT(I64) | BIT(ANY)},
@@ -159,11 +169,12 @@ Test(json, R37_each_type_takes_its_own_values_only)
         {"{\"n\":[1]}", BIT(ARRAY) | BIT(ANY)},
         {"{\"n\":{\"a\":1}}", BIT(OBJECT) | BIT(ANY)},
         {"{\"n\":null}", BIT(ANY)},
-        {"{\"n\":\"1\"}", BIT(STRING) | BIT(ANY)},
+        {"{\"n\":\"1\"}", BIT(STRING) | BIT(TEXT) | BIT(ANY)},
 #undef BIT
     };
     static const size_t offsets[] = {
         [JSON_STRING] = offsetof(struct target, text),
+        [JSON_TEXT] = offsetof(struct target, text),
         [JSON_BOOL] = offsetof(struct target, flag),
         [JSON_U32] = offsetof(struct target, word),
         [JSON_I64] = offsetof(struct target, number),

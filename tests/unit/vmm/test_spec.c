@@ -105,6 +105,27 @@ Test(vmm_spec, R07_every_wrong_field_is_refused_by_name)
     drop_catalogue(dir);
 }
 
+Test(vmm_spec, R01_a_labels_value_is_measured_in_characters_as_the_contract_does)
+{
+    enum { VALUE_MAX = 256 };
+    int dir = make_catalogue();
+    struct buf body = {.max = 4096};
+    buf_printf(&body, "{\"labels\":{\"a\":\"");
+    for (int i = 0; i < VALUE_MAX; i++)
+        buf_printf(&body, "\u20ac");
+    size_t len = body.len;
+    buf_printf(&body, "\"}}");
+    struct error err = {0};
+    struct vmm_spec *spec = decode(dir, body.data, &err);
+    cr_assert_not_null(spec, "%s", err.msg);
+    vmm_spec_free(spec);
+    body.len = len;
+    buf_printf(&body, "x\"}}");
+    refused(dir, body.data, ERR_FIELD_RANGE, "labels.a: at most 256 characters");
+    buf_release(&body);
+    drop_catalogue(dir);
+}
+
 Test(vmm_spec, R08_networking_is_refused_with_the_reason)
 {
     int dir = make_catalogue();

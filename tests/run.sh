@@ -125,11 +125,12 @@ checks() {
     pytests checks tests/checks
 }
 
-# system_tests BACKEND [PYTEST ARGUMENT...]: those that have no stage of their own
+# system_tests BACKEND [PYTEST ARGUMENT...]: those that have no stage of their own. Most of their time
+# is waiting: as many files at once as there are processors, each worker with a host of its own.
 system_tests() {
     local backend=$1
     shift
-    MOTTE_BACKEND=$backend pytests "system-$backend" tests/system \
+    MOTTE_BACKEND=$backend pytests "system-$backend" -n "$jobs" --dist loadfile tests/system \
         --ignore=tests/system/test_kill_matrix.py --ignore=tests/system/test_model.py \
         --ignore=tests/system/test_soak.py --ignore=tests/system/test_nth_call.py \
         --durations=10 "$@"

@@ -138,9 +138,11 @@ static cJSON *with_tenant(cJSON *json, const char *name, const struct store_quot
                   add_limit(tenant, "max_vms", most->vms) < 0 ||
                   add_limit(tenant, "max_vcpus", most->vcpus) < 0 ||
                   add_limit(tenant, "max_memory_mib", most->memory_mib) < 0 ||
+                  add_limit(tenant, "max_execs", most->execs) < 0 ||
                   json_add_number(tenant, "vms", used->vms) < 0 ||
                   json_add_number(tenant, "vcpus", used->vcpus) < 0 ||
-                  json_add_number(tenant, "memory_mib", used->memory_mib) < 0;
+                  json_add_number(tenant, "memory_mib", used->memory_mib) < 0 ||
+                  json_add_number(tenant, "execs", used->execs) < 0;
     if (!failed && json_add(json, "tenant", tenant) == 0)
         return json;
     if (failed)
@@ -182,6 +184,7 @@ int api_capabilities(struct api *api, const struct api_request *request,
     if (api_query_none(request->query, err) < 0 || store_cordon_get(api->store, &cordon, err) < 0 ||
         store_quota_used(api->store, owner, &used, err) < 0)
         return -1;
+    used.execs = vmm_exec_running(api->vmm, owner);
     struct store_quota most = store_quota_of(api->store, owner);
     vmm_host(api->vmm, &host);
     return api_respond_json(

@@ -172,7 +172,7 @@ static int take_quota(struct server_config *config, const char *name, const char
 static int take_tenant_execs(struct server_config *config, const char *name, const char *value,
                              struct error *err)
 {
-    return take_number(name, value, &config->tenant_execs, err);
+    return take_number(name, value, &config->quotas.common.execs, err);
 }
 
 static int take_pool(struct server_config *config, const char *name, const char *value,

@@ -100,10 +100,7 @@ static int open_vmm(struct front *front, struct error *err)
     };
     snprintf(config.defaults.image, sizeof(config.defaults.image), "%s",
              front->config.default_image);
-    if (vmm_open(&config, &front->vmm, err) < 0)
-        return -1;
-    vmm_exec_quota_set(front->vmm, front->config.tenant_execs);
-    return 0;
+    return vmm_open(&config, &front->vmm, err);
 }
 
 static int recover(struct front *front, struct error *err)

@@ -9,6 +9,7 @@ static const struct {
     {"vms", offsetof(struct store_quota, vms)},
     {"vcpus", offsetof(struct store_quota, vcpus)},
     {"memory-mib", offsetof(struct store_quota, memory_mib)},
+    {"execs", offsetof(struct store_quota, execs)},
 };
 
 /* `part` is cut at its `=`. */
@@ -23,7 +24,8 @@ static int put(char *part, struct store_quota *quota, struct error *err)
     while (key < COUNT_OF(keys) && strcmp(keys[key].name, part) != 0)
         key++;
     if (key == COUNT_OF(keys))
-        return error_set(err, ERR_CONFIG, 0, "`%.40s` is none of vms, vcpus, memory-mib", part);
+        return error_set(err, ERR_CONFIG, 0, "`%.40s` is none of vms, vcpus, memory-mib, execs",
+                         part);
     uint32_t *field = (uint32_t *)(void *)((char *)quota + keys[key].offset);
     if (*field != STORE_QUOTA_COMMON)
         return error_set(err, ERR_CONFIG, 0, "%s stands twice", part);
@@ -51,7 +53,7 @@ static int parse(char *text, struct store_quota_of *ret, struct error *err)
     if (text == NULL)
         return error_set(err, ERR_CONFIG, 0, "what he may have is missing");
     *ret = (struct store_quota_of){
-        .quota = {STORE_QUOTA_COMMON, STORE_QUOTA_COMMON, STORE_QUOTA_COMMON}};
+        .quota = {STORE_QUOTA_COMMON, STORE_QUOTA_COMMON, STORE_QUOTA_COMMON, STORE_QUOTA_COMMON}};
     snprintf(ret->owner, sizeof(ret->owner), "%s", owner);
     for (char *part; (part = strsep(&text, ",")) != NULL;)
         if (put(part, &ret->quota, err) < 0)

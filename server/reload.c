@@ -71,7 +71,8 @@ static int read_lists(const struct priv_reload *reload, struct vmm_pool_targets 
     *ret_pools = (struct vmm_pool_targets){0};
     *ret_quotas = (struct store_quotas){.common = {.vms = reload->tenant_vms,
                                                    .vcpus = reload->tenant_vcpus,
-                                                   .memory_mib = reload->tenant_memory_mib}};
+                                                   .memory_mib = reload->tenant_memory_mib,
+                                                   .execs = reload->tenant_execs}};
     return read_lines(reload->pools[0], PRIV_POOLS_MAX, PRIV_POOL_SIZE, add_pool, ret_pools, err) <
                        0 ||
                    read_lines(reload->quotas[0], PRIV_QUOTAS_MAX, PRIV_QUOTA_SIZE, add_quota,
@@ -104,7 +105,6 @@ static int take(const struct priv_reload *reload, const struct handed *handed,
     if (live->tls != NULL && fresh.tls != NULL)
         server_tls_take(live->tls, TAKE_PTR(fresh.tls));
     store_quotas_set(live->store, &quotas);
-    vmm_exec_quota_set(live->vmm, reload->tenant_execs);
     struct vmm_defaults defaults = {.boot_timeout_ms = (int)reload->boot_timeout_ms};
     memcpy(defaults.image, reload->default_image, sizeof(defaults.image));
     vmm_defaults_set(live->vmm, &defaults);

@@ -39,7 +39,6 @@ struct server_config {
     size_t listener_count;
     int token_fd, tls_fd; /* -1: none */
     struct store_quotas quotas;
-    uint32_t tenant_execs; /* vmm_exec_quota_set() */
     struct vmm_pool_targets pools;
 };
 /* Descriptors are checked and made close-on-exec. ERR_CONFIG names the argument. */

@@ -26,6 +26,7 @@ struct store_quota store_quota_of(struct store *store, const char *owner)
         quota.vms = choose(own->vms, quota.vms);
         quota.vcpus = choose(own->vcpus, quota.vcpus);
         quota.memory_mib = choose(own->memory_mib, quota.memory_mib);
+        quota.execs = choose(own->execs, quota.execs);
     }
     pthread_mutex_unlock(&store->lock);
     return quota;

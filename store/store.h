@@ -181,6 +181,7 @@ uint64_t store_moment(struct store *store);
 /* What an owner may have at once; 0: no limit. Of all rows of his that have not ended. */
 struct store_quota {
     uint32_t vms, vcpus, memory_mib;
+    uint32_t execs; /* commands that run: of these the inventory knows nothing, vmm/ counts them */
 };
 enum { STORE_QUOTAS_MAX = 64 };
 #define STORE_QUOTA_COMMON UINT32_MAX /* in `of`: as `common` has it */
@@ -195,7 +196,7 @@ struct store_quotas {
 /* For what is admitted from now on. There is none before. */
 void store_quotas_set(struct store *store, const struct store_quotas *quotas);
 struct store_quota store_quota_of(struct store *store, const char *owner);
-/* What he has, and creates, now. */
+/* What he has, and creates, now; of `execs` it says nothing (0). */
 int store_quota_used(struct store *store, const char *owner, struct store_quota *ret,
                      struct error *err);
 

@@ -4,14 +4,17 @@
 
 /* ---- owners ---- */
 
-static struct vmm_exec_owner *find_owner(struct vmm_execs *execs, const char *name)
+static struct vmm_exec_owner *find_owner(const struct vmm_execs *execs, const char *name)
 {
     struct vmm_exec_owner *owner = execs->owners;
     while (owner != NULL && strcmp(owner->name, name) != 0)
         owner = owner->next;
-    if (owner != NULL)
-        return owner;
-    owner = calloc(1, sizeof(*owner));
+    return owner;
+}
+
+static struct vmm_exec_owner *add_owner(struct vmm_execs *execs, const char *name)
+{
+    struct vmm_exec_owner *owner = calloc(1, sizeof(*owner));
     if (owner == NULL)
         return NULL;
     snprintf(owner->name, sizeof(owner->name), "%s", name);
@@ -32,15 +35,16 @@ void vmm_exec_owner_unref(struct vmm_execs *execs, struct vmm_exec_owner *owner)
     free(owner);
 }
 
-int vmm_exec_owner_begin(struct vmm_execs *execs, const char *name, struct vmm_exec_owner **ret,
+int vmm_exec_owner_begin(struct vmm *vmm, const char *name, struct vmm_exec_owner **ret,
                          struct error *err)
 {
-    struct vmm_exec_owner *owner = find_owner(execs, name);
-    if (owner == NULL)
-        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a command");
-    if (execs->quota > 0 && owner->running >= execs->quota)
+    uint32_t most = store_quota_of(vmm->config.store, name).execs;
+    struct vmm_exec_owner *owner = find_owner(vmm->execs, name);
+    if (most > 0 && owner != NULL && owner->running >= most)
         return error_set(err, ERR_QUOTA, 0, "you have %u commands that run; at most %u at once",
-                         owner->running, execs->quota);
+                         owner->running, most);
+    if (owner == NULL && (owner = add_owner(vmm->execs, name)) == NULL)
+        return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a command");
     owner->refs++;
     owner->running++;
     *ret = owner;
@@ -51,7 +55,7 @@ int vmm_exec_enter(struct vmm *vmm, const char *name, struct vmm_exec_owner **re
                    struct error *err)
 {
     pthread_mutex_lock(&vmm->execs->lock);
-    int result = vmm_exec_owner_begin(vmm->execs, name, ret, err);
+    int result = vmm_exec_owner_begin(vmm, name, ret, err);
     pthread_mutex_unlock(&vmm->execs->lock);
     return result;
 }
@@ -64,11 +68,13 @@ void vmm_exec_leave(struct vmm *vmm, struct vmm_exec_owner *owner)
     pthread_mutex_unlock(&vmm->execs->lock);
 }
 
-void vmm_exec_quota_set(struct vmm *vmm, uint32_t most)
+uint32_t vmm_exec_running(struct vmm *vmm, const char *name)
 {
     pthread_mutex_lock(&vmm->execs->lock);
-    vmm->execs->quota = most;
+    const struct vmm_exec_owner *owner = find_owner(vmm->execs, name);
+    uint32_t running = owner != NULL ? owner->running : 0;
     pthread_mutex_unlock(&vmm->execs->lock);
+    return running;
 }
 
 /* ---- records ---- */

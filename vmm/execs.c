@@ -115,7 +115,7 @@ void vmm_execs_close(struct vmm *vmm)
 static int list(struct vmm_exec *exec, const char *owner, struct error *err)
 {
     struct vmm_execs *execs = exec->vmm->execs;
-    if (vmm_exec_owner_begin(execs, owner, &exec->owner, err) < 0)
+    if (vmm_exec_owner_begin(exec->vmm, owner, &exec->owner, err) < 0)
         return -1;
     if (vmm_exec_make_room(execs, exec->owner, exec->record.instance, err) < 0) {
         exec->owner->running--;

@@ -49,7 +49,6 @@ struct vmm_execs {
     char epoch[ID_INSTANCE_SIZE]; /* ids of this run begin with it, VMM_EPOCH_LEN characters */
     struct vmm_exec *first;
     struct vmm_exec_owner *owners;
-    uint32_t quota; /* of commands that run, of an owner; 0: no limit */
     unsigned count, running;
     size_t memory; /* of all logs in the table */
     bool leaving;  /* the service stops: those that nobody waits for end, */
@@ -76,7 +75,7 @@ void vmm_exec_rouse(struct vmm_exec *exec); /* its thread looks at input and ord
 /* It runs no more, or did not begin. */
 void vmm_exec_stopped(struct vmm_exec *exec);
 /* One command more of the owner's runs; a reference. ERR_QUOTA. */
-int vmm_exec_owner_begin(struct vmm_execs *execs, const char *name, struct vmm_exec_owner **ret,
+int vmm_exec_owner_begin(struct vmm *vmm, const char *name, struct vmm_exec_owner **ret,
                          struct error *err);
 void vmm_exec_owner_unref(struct vmm_execs *execs, struct vmm_exec_owner *owner);
 /* For one more in the table: ERR_BUSY, or an old one is forgotten for it if there are many. */

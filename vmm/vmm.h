@@ -261,9 +261,8 @@ enum {
     VMM_EXEC_REASON_MAX = 24,
 };
 
-/* How many commands of an owner run at once, those of vmm_exec() too; 0: no limit, as before the first
- * call. For those that begin from now on. */
-void vmm_exec_quota_set(struct vmm *vmm, uint32_t most);
+/* How many commands of an owner run now, those of vmm_exec() too: what his quota is about. */
+uint32_t vmm_exec_running(struct vmm *vmm, const char *owner);
 
 enum vmm_exec_state {
     VMM_EXEC_RUNNING,

@@ -191,9 +191,11 @@ class Tenant:
     max_vms: int | None
     max_vcpus: int | None
     max_memory_mib: int | None
+    max_execs: int | None
     vms: int
     vcpus: int
     memory_mib: int
+    execs: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def test_R09_a_tenant_has_its_own_quota_and_sees_it(
         tenant: dict[str, Any] = client.expect(200, "GET", "/capabilities").json()["tenant"]
         return tenant
 
-    daemon.live["quota"] = f"alice,vms=3,memory-mib={3 * backend.memory_mib - 1}"
+    daemon.live["quota"] = f"alice,vms=3,memory-mib={3 * backend.memory_mib - 1},execs=7"
     daemon.write()
     assert "quota" in daemon.reload()
     for _ in range(2):
@@ -91,15 +91,21 @@ def test_R09_a_tenant_has_its_own_quota_and_sees_it(
         "MiB of memory" in alice.problem(429, "quota_exceeded", "POST", "/vms", json=spec)["detail"]
     )
     bob.problem(429, "quota_exceeded", "POST", "/vms", json=spec)
-    has = {"vms": 2, "vcpus": 2, "memory_mib": 2 * backend.memory_mib}
+    has = {"vms": 2, "vcpus": 2, "memory_mib": 2 * backend.memory_mib, "execs": 0}
     assert told(bob) == {
         "name": "bob",
         "max_vms": 2,
         "max_vcpus": None,
         "max_memory_mib": None,
+        "max_execs": None,
         **has,
     }
-    hers = {"max_vms": 3, "max_vcpus": None, "max_memory_mib": 3 * backend.memory_mib - 1}
+    hers = {
+        "max_vms": 3,
+        "max_vcpus": None,
+        "max_memory_mib": 3 * backend.memory_mib - 1,
+        "max_execs": 7,
+    }
     assert told(alice) == {"name": "alice", **hers, **has}
     daemon.stop()
     daemon.start()
@@ -107,7 +113,7 @@ def test_R09_a_tenant_has_its_own_quota_and_sees_it(
     for wrong, why in {
         "alice": "what he may have is missing",
         "alice,vms=1,vms=2": "vms stands twice",
-        "alice,gold=1": "`gold` is none of vms, vcpus, memory-mib",
+        "alice,gold=1": "`gold` is none of vms, vcpus, memory-mib, execs",
         "alice,vms=-1": "vms",
         "uid:x,vms=1": "`uid:x` is no tenant",
     }.items():
@@ -214,7 +220,16 @@ def test_R09_a_tenants_commands_have_a_quota_too(
         assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
         assert int(refused.headers["retry-after"]) > 0
         assert "2 commands" in refused.json()["detail"]
+    told = alice.expect(200, "GET", "/capabilities").json()["tenant"]
+    assert (told["max_execs"], told["execs"]) == (2, 2)
     assert bob.exec("his", ["/bin/echo", "on"]).out == "on\n"
     alice.expect(204, "DELETE", paths[0])
     for _ in range(3):
         assert alice.exec("hers", ["/bin/echo", "again"]).out == "again\n"
+    daemon.live["quota"] = "alice,execs=1"
+    daemon.write()
+    assert RELOADED in daemon.reload()
+    refused_too = alice.problem(
+        429, "quota_exceeded", "POST", "/vms/hers/exec", json={"argv": ["/bin/true"]}
+    )
+    assert "at most 1 at once" in refused_too["detail"]

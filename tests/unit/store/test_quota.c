@@ -62,10 +62,10 @@ Test(store_quota, R09_vcpus_and_memory_are_counted_to_the_last)
 Test(store_quota, R09_one_owner_has_his_own_and_what_that_leaves_out_is_as_for_all)
 {
     const struct store_quotas quotas = {
-        .common = {.vms = 1, .memory_mib = 300},
+        .common = {.vms = 1, .memory_mib = 300, .execs = 5},
         .count = 2,
-        .of = {{.owner = "a", .quota = {2, STORE_QUOTA_COMMON, STORE_QUOTA_COMMON}},
-               {.owner = "free", .quota = {0, 0, 0}}}};
+        .of = {{.owner = "a", .quota = {2, STORE_QUOTA_COMMON, STORE_QUOTA_COMMON, 7}},
+               {.owner = "free", .quota = {0}}}};
     struct store_quota used = {0};
     struct error err = {0};
     store_quotas_set(f.store, &quotas);
@@ -78,7 +78,8 @@ Test(store_quota, R09_one_owner_has_his_own_and_what_that_leaves_out_is_as_for_a
     for (char id[] = "a"; id[0] < 'f'; id[0]++)
         cr_assert_eq(add("free", id, 4, 512), ERR_NONE, "0 is no limit");
     struct store_quota most = store_quota_of(f.store, "a");
-    cr_assert(most.vms == 2 && most.vcpus == 0 && most.memory_mib == 300);
+    cr_assert(most.vms == 2 && most.vcpus == 0 && most.memory_mib == 300 && most.execs == 7);
+    cr_assert_eq(store_quota_of(f.store, "b").execs, 5);
     cr_assert_eq(store_quota_used(f.store, "a", &used, &err), 0, "%s", err.msg);
     cr_assert(used.vms == 2 && used.vcpus == 4 && used.memory_mib == 300);
 }

@@ -151,9 +151,11 @@ static void an_owner_has_a_quota(struct engine *engine)
 {
     struct vmm_exec_record record, other;
     struct error err = {0}, refused = {0};
-    vmm_exec_quota_set(engine->vmm, 1);
+    const struct store_quotas one = {.common = {.execs = 1}}, none = {0};
+    store_quotas_set(engine->fixture.store, &one);
     run(engine, "vm", (struct plan){.fail = AT_EXEC});
     CHECK(start(engine, "vm", &record, &err) == 0);
+    CHECK(vmm_exec_running(engine->vmm, "owner") == 1);
     CHECK(start(engine, "vm", &other, &refused) < 0 && refused.code == ERR_QUOTA);
     refused = (struct error){0};
     CHECK(engine_exec(engine, "vm", &refused) < 0 && refused.code == ERR_QUOTA);
@@ -162,7 +164,8 @@ static void an_owner_has_a_quota(struct engine *engine)
     const struct vmm_exec_key key = key_of(&record);
     CHECK(vmm_exec_wait(engine->vmm, &key, &record, &err) == 0);
     CHECK(engine_exec(engine, "next", &err) == 0);
-    vmm_exec_quota_set(engine->vmm, 0);
+    CHECK(vmm_exec_running(engine->vmm, "owner") == 0);
+    store_quotas_set(engine->fixture.store, &none);
     CHECK(vmm_delete(engine->vmm, "owner", "next", &err) == 0);
 }
 

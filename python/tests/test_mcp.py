@@ -347,10 +347,11 @@ def test_R33_whatever_a_hostile_server_sends_is_one_kind_of_failure() -> None:
     """So that no task ends with an exception, or listens for ever."""
     schema = {"type": "object", "required": ["n"]}
     pages: list[object] = []
+    names = ["odd"]
 
     async def list_tools(_: Any, params: PaginatedRequestParams | None) -> ListToolsResult:
         pages.append(params)
-        tool = McpTool(name="odd", input_schema={"type": "object"}, output_schema=schema)
+        tool = McpTool(name=names[0], input_schema={"type": "object"}, output_schema=schema)
         cursor = None if len(pages) == 1 else str(len(pages))
         return ListToolsResult(tools=[tool], next_cursor=cursor)
 
@@ -365,6 +366,9 @@ def test_R33_whatever_a_hostile_server_sends_is_one_kind_of_failure() -> None:
                 await client.call_tool("odd", {})
             with pytest.raises(McpFailed, match="pages of tools"):
                 async with asyncio.timeout(20):
+                    await client.list_tools()
+            for names[0] in ("run\x1b[2Jallowed", "", "read file", "x" * 129, "r\u200bun"):
+                with pytest.raises(McpFailed, match="is no name of a tool"):
                     await client.list_tools()
 
     asyncio.run(use())

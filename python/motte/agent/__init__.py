@@ -21,13 +21,13 @@ from .model import (
 )
 from .openai import OpenAiModel
 from .policy import BadPolicy, Decision, Policy, Rule
-from .tools import McpClient, Refused, Tool, ToolCall, ToolResult, execute_tool
+from .tools import BadTool, McpClient, Refused, Tool, ToolCall, ToolResult, execute_tool
 from .vm_tools import VmTools
 
 __all__ = [
-    "Approver", "BadPolicy", "Called", "Decision", "End", "Gate", "Json", "Limits", "Machine",
-    "McpClient", "Message", "Model", "ModelFailed", "NotJson", "OpenAiModel", "Outcome", "Policy",
-    "Question", "Refused", "Reply", "Returned", "Rule", "ScriptedModel", "Status", "System", "Tool",
-    "ToolCall", "ToolResult", "User", "Verdict", "VmTools", "WantedCall", "canonical", "digest",
-    "execute_tool", "nobody", "run_task",
+    "Approver", "BadPolicy", "BadTool", "Called", "Decision", "End", "Gate", "Json", "Limits",
+    "Machine", "McpClient", "Message", "Model", "ModelFailed", "NotJson", "OpenAiModel", "Outcome",
+    "Policy", "Question", "Refused", "Reply", "Returned", "Rule", "ScriptedModel", "Status",
+    "System", "Tool", "ToolCall", "ToolResult", "User", "Verdict", "VmTools", "WantedCall",
+    "canonical", "digest", "execute_tool", "nobody", "run_task",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """What a tool, a call of it and its result are, and the one place that runs a call."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,13 +12,27 @@ if TYPE_CHECKING:
     from .approval import Gate
 
 
+class BadTool(MotteError):
+    """A tool that cannot be offered: its name is not one."""
+
+
+# MCP's rule for names, and `/`, which some servers use. A name is shown to whoever is asked for an
+# approval, and may not write more there than itself.
+TOOL_NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """`schema`: of its arguments, a JSON schema of type object."""
+    """`schema`: of its arguments, a JSON schema of type object. BadTool where `name` has other than
+    1 to 128 of A-Z a-z 0-9 _ . / -"""
 
     name: str
     description: str
     schema: Mapping[str, Json]
+
+    def __post_init__(self) -> None:
+        if not TOOL_NAME.fullmatch(self.name):
+            raise BadTool(f"{self.name!r} is no name of a tool: use A-Z a-z 0-9 _ . / -")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,11 @@ class McpClient:
         for _ in range(PAGES_MAX):
             try:
                 page = await self._client.list_tools(cursor=cursor)
+                tools += [
+                    Tool(one.name, one.description or "", one.input_schema) for one in page.tools
+                ]
             except Exception as why:
                 raise McpFailed(f"the MCP server did not tell its tools: {why}") from why
-            tools += [Tool(one.name, one.description or "", one.input_schema) for one in page.tools]
             cursor = page.next_cursor
             if cursor is None:
                 return tools

@@ -48,6 +48,7 @@
     X(FORBIDDEN, "forbidden")                                                                      \
     X(VM_UNKNOWN, "vm_not_found")                                                                  \
     X(VM_GONE, "vm_gone")                                                                          \
+    X(VM_AMBIGUOUS, "vm_ambiguous")                                                                \
     X(VM_NOT_RUNNING, "vm_not_running")                                                            \
     X(VM_PAUSED, "vm_paused")                                                                      \
     X(SNAPSHOT_UNKNOWN, "snapshot_not_found")                                                      \

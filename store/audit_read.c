@@ -12,18 +12,18 @@ static void cleanup_page(struct page *page)
     free(page->entries);
 }
 
-/* The VM that has the id now, else the one that had it last. */
+/* The VM that has the id now, else the one that had it last; ERR_VM_AMBIGUOUS as in store_find(). */
 static int find_instance(sqlite3 *db, const struct store_audit_filter *filter,
                          char ret[static ID_INSTANCE_SIZE], struct error *err)
 {
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_prepare(db,
-                      "SELECT instance FROM ("
+                      "SELECT instance, lives FROM ("
                       " SELECT instance, 1 AS lives, seq FROM vms"
                       "  WHERE id = ?1 AND (?2 IS NULL OR owner = ?2) AND purpose = 0"
                       " UNION ALL SELECT instance, 0, number FROM certificates"
                       "  WHERE id = ?1 AND (?2 IS NULL OR owner = ?2) AND purpose = 0)"
-                      " ORDER BY lives DESC, seq DESC LIMIT 1",
+                      " ORDER BY lives DESC, seq DESC LIMIT 2",
                       &statement, err) < 0 ||
         store_bind_text(statement, 1, filter->id, err) < 0 ||
         store_bind_text(statement, 2, filter->owner, err) < 0)
@@ -35,7 +35,12 @@ static int find_instance(sqlite3 *db, const struct store_audit_filter *filter,
         return error_set(err, ERR_VM_UNKNOWN, 0, "there is no VM `%.64s`, nor a record of one",
                          filter->id);
     snprintf(ret, ID_INSTANCE_SIZE, "%s", (const char *)sqlite3_column_text(statement, 0));
-    return 0;
+    if (filter->owner != NULL || sqlite3_column_int(statement, 1) == 0)
+        return 0;
+    int more = store_step(statement, err);
+    if (more > 0 && sqlite3_column_int(statement, 1) != 0)
+        return store_refuse_ambiguous(filter->id, err);
+    return more < 0 ? -1 : 0;
 }
 
 static int read_text(sqlite3_stmt *statement, int column, char *out, size_t size, struct error *err)

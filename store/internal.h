@@ -303,6 +303,8 @@ void store_reader_give(struct store *store, sqlite3 *db);
 /* On a connection the caller holds. */
 int store_find(sqlite3 *db, const char *owner, const char *id, struct store_vm *ret,
                struct error *err);
+/* ERR_VM_AMBIGUOUS, -1 */
+int store_refuse_ambiguous(const char *id, struct error *err);
 int store_find_instance(sqlite3 *db, const char *instance, struct store_vm *ret, struct error *err);
 
 #endif

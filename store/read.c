@@ -50,13 +50,30 @@ static int refuse_missing(sqlite3 *db, const char *sql, const char *first, const
                      reason == NULL ? "" : reason, more ? ": " : "", more ? message : "");
 }
 
+int store_refuse_ambiguous(const char *id, struct error *err)
+{
+    return error_set(err, ERR_VM_AMBIGUOUS, 0, "more than one tenant has a VM `%.64s`", id);
+}
+
+/* Nobody's VM is changed or shown for another's: several owners may have one of that id. */
+static int read_only_row(sqlite3_stmt *statement, const char *id, struct store_vm *ret,
+                         struct error *err)
+{
+    if (store_row_read(statement, &store_vm_table, ret, err) < 0)
+        return -1;
+    int more = store_step(statement, err);
+    if (more > 0)
+        return store_refuse_ambiguous(id, err);
+    return more;
+}
+
 int store_find(sqlite3 *db, const char *owner, const char *id, struct store_vm *ret,
                struct error *err)
 {
     cleanup_kept sqlite3_stmt *statement = NULL;
-    const char *sql =
-        owner != NULL ? STORE_SELECT_VM " WHERE id = ?1 AND owner = ?2 AND purpose = 0"
-                      : STORE_SELECT_VM " WHERE id = ?1 AND purpose = 0 ORDER BY seq DESC LIMIT 1";
+    const char *sql = owner != NULL ? STORE_SELECT_VM
+                          " WHERE id = ?1 AND owner = ?2 AND purpose = 0"
+                                    : STORE_SELECT_VM " WHERE id = ?1 AND purpose = 0";
     if (store_prepare_kept(db, sql, &statement, err) < 0 ||
         store_bind_text(statement, 1, id, err) < 0 ||
         (owner != NULL && store_bind_text(statement, 2, owner, err) < 0))
@@ -65,7 +82,8 @@ int store_find(sqlite3 *db, const char *owner, const char *id, struct store_vm *
     if (row < 0)
         return -1;
     if (row == 1)
-        return store_row_read(statement, &store_vm_table, ret, err);
+        return owner != NULL ? store_row_read(statement, &store_vm_table, ret, err)
+                             : read_only_row(statement, id, ret, err);
     return refuse_missing(db,
                           owner != NULL ? "SELECT state, reason, message FROM certificates"
                                           " WHERE id = ?1 AND owner = ?2 AND purpose = 0"

@@ -210,7 +210,7 @@ int store_vm_insert(struct store *store, const struct store_vm *vm, struct error
 /* The one commit at the end of a spawn: creating → running with steps, guest, expires. Fails with
  * ERR_CANCELLED if the row is no longer `creating` (a DELETE came). */
 int store_vm_running(struct store *store, const struct store_vm *vm, struct error *err);
-/* Moves to DELETING; idempotent. owner NULL: any. ERR_VM_UNKNOWN, ERR_VM_GONE. Returns the row. */
+/* Moves to DELETING; idempotent. Returns the row. Owner and errors as of store_vm_get(). */
 int store_vm_deleting(struct store *store, const char *owner, const char *id, struct store_vm *ret,
                       struct error *err);
 /* In one transaction the oldest pooled VM that fits `wish` (running and responsive; the same image
@@ -253,8 +253,8 @@ int store_vm_idle(struct store *store, const char *instance, int64_t since_boot_
 int store_vm_agent(struct store *store, const char *instance, enum store_agent agent,
                    struct error *err);
 
-/* owner NULL: any (admin). ERR_VM_UNKNOWN; ERR_VM_GONE (message says the reason) when only a
- * certificate is left. */
+/* owner NULL: any (admin), and ERR_VM_AMBIGUOUS where several have one. ERR_VM_UNKNOWN; ERR_VM_GONE
+ * (message says the reason) when only a certificate is left. */
 int store_vm_get(struct store *store, const char *owner, const char *id, struct store_vm *ret,
                  struct error *err);
 int store_vm_by_instance(struct store *store, const char *instance, struct store_vm *ret,

@@ -79,7 +79,8 @@ class CommandLost(NotFound):
 
 class Conflict(ApiError):
     codes = _codes(
-        """vm_ambiguous vm_not_running vm_paused snapshot_in_use snapshot_in_progress snapshot_mismatch id_taken
+        """vm_ambiguous vm_not_running vm_paused
+        snapshot_in_use snapshot_in_progress snapshot_mismatch id_taken
         exec_ended exec_stdin_conflict exec_no_terminal
         cancelled idempotency_key_in_use idempotency_answer_lost"""
     )

@@ -148,6 +148,29 @@ def test_R11_without_a_token_no_route_says_anything(world: World, contract: Cont
         world.nobody.problem(401, "unauthorized", method, path, **asked)
 
 
+def test_R11_an_administrator_who_names_two_tenants_vms_touches_neither(
+    world: World, backend: Backend
+) -> None:
+    same = {"id": "same", "memory_mib": backend.memory_mib}
+    hers, his = world.alice.create(**same), world.bob.create(**same)
+    echo = {"argv": ["/bin/echo", "whose"]}
+    for method, path, body in (
+        ("GET", "", None),
+        ("DELETE", "", None),
+        ("GET", "/audit", None),
+        ("GET", "/execs", None),
+        ("POST", "/exec", echo),
+        ("POST", "/pause", None),
+    ):
+        problem = world.admin.problem(409, "vm_ambiguous", method, f"/vms/same{path}", json=body)
+        assert "--tenant" in problem["remediation"], (method, path)
+    assert (world.alice.get("same"), world.bob.get("same")) == (hers, his)
+    world.alice.delete("same")
+    assert world.admin.get("same")["owner"] == "bob"
+    audit = world.admin.expect(200, "GET", "/vms/same/audit").json()["entries"]
+    assert {entry["instance"] for entry in audit} == {his["instance"]}
+
+
 def test_R11_a_tenants_tokens_share_what_each_made(world: World, backend: Backend) -> None:
     assert world.second.get(VM) == world.alice.get(VM)
     world.second.problem(409, "id_taken", "POST", "/vms", json={"id": VM})

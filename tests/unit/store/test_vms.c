@@ -127,6 +127,25 @@ Test(store_vms, R04_running_fails_as_cancelled_once_a_delete_came)
     cr_assert_eq(err.code, ERR_CANCELLED, "an ended VM cannot run");
 }
 
+Test(store_vms, R11_who_asks_for_anybodys_gets_it_where_there_is_one)
+{
+    struct error err = {0};
+    struct store_vm first = fixture_add(f.store, "a", "vm"), back;
+    cr_assert_eq(get(NULL, "vm", &back, NULL), ERR_NONE);
+    cr_assert_str_eq(back.owner, "a");
+    struct store_vm second = fixture_add(f.store, "b", "vm");
+    cr_assert_eq(get(NULL, "vm", &back, NULL), ERR_VM_AMBIGUOUS);
+    cr_assert_eq(store_vm_deleting(f.store, NULL, "vm", &back, &err), -1);
+    cr_assert_eq(err.code, ERR_VM_AMBIGUOUS);
+    cr_assert_eq(get("a", "vm", &back, NULL), ERR_NONE);
+    cr_assert_eq(back.state, STORE_CREATING, "neither was touched");
+    cr_assert_eq(get("b", "vm", &back, NULL), ERR_NONE);
+    cr_assert_eq(back.state, STORE_CREATING);
+    fixture_end(f.store, first.instance);
+    cr_assert_eq(get(NULL, "vm", &back, NULL), ERR_NONE);
+    cr_assert_str_eq(back.instance, second.instance);
+}
+
 Test(store_vms, an_id_is_taken_per_owner_while_its_vm_lives)
 {
     struct error err = {0};

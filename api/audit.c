@@ -88,20 +88,9 @@ cJSON *api_audit_json(const struct store_audit *entry)
     return json;
 }
 
-static cJSON *page_json(const struct page *page, const char *next)
+static cJSON *entry_json(const void *entry)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "entries") : NULL;
-    bool failed = array == NULL;
-    for (size_t i = 0; i < page->count && !failed; i++) {
-        cJSON *entry = api_audit_json(&page->entries[i]);
-        failed = entry == NULL || !cJSON_AddItemToArray(array, entry);
-    }
-    if (failed || json_add_string(json, "next_cursor", next) < 0) {
-        cJSON_Delete(json);
-        return NULL;
-    }
-    return json;
+    return api_audit_json(entry);
 }
 
 int api_audit_get(struct api *api, const struct api_request *request, struct api_response *response,
@@ -116,7 +105,9 @@ int api_audit_get(struct api *api, const struct api_request *request, struct api
         return -1;
     if (page.more)
         snprintf(next, sizeof(next), "%lld", (long long)page.entries[page.count - 1].seq);
-    if (api_respond_json(response, 200, page_json(&page, page.more ? next : NULL), err) < 0)
+    const struct api_list list = {"entries", page.entries, page.count, sizeof(*page.entries),
+                                  entry_json};
+    if (api_respond_json(response, 200, api_page_json(&list, page.more ? next : NULL), err) < 0)
         return -1;
     if (page.more)
         snprintf(response->link, sizeof(response->link),

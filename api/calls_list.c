@@ -18,8 +18,9 @@ static int add_word(cJSON *json, const char *name, const char *word)
     return json_add_string(json, name, word[0] != '\0' ? word : NULL);
 }
 
-static cJSON *call_json(const struct store_call *call)
+static cJSON *call_json(const void *item)
 {
+    const struct store_call *call = item;
     cJSON *json = cJSON_CreateObject();
     if (json == NULL || json_add_number(json, "seq", (double)call->seq) < 0 ||
         api_add_time(json, "at", call->wall_ms) < 0 || add_word(json, "caller", call->caller) < 0 ||
@@ -29,22 +30,6 @@ static cJSON *call_json(const struct store_call *call)
         add_word(json, "route", call->route) < 0 || add_word(json, "path", call->path) < 0 ||
         add_word(json, "vm", call->vm) < 0 || json_add_number(json, "status", call->status) < 0 ||
         add_word(json, "code", call->code) < 0) {
-        cJSON_Delete(json);
-        return NULL;
-    }
-    return json;
-}
-
-static cJSON *page_json(const struct page *page, const char *next)
-{
-    cJSON *json = cJSON_CreateObject();
-    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "entries") : NULL;
-    bool failed = array == NULL;
-    for (size_t i = 0; i < page->count && !failed; i++) {
-        cJSON *call = call_json(&page->calls[i]);
-        failed = call == NULL || !cJSON_AddItemToArray(array, call);
-    }
-    if (failed || json_add_string(json, "next_cursor", next) < 0) {
         cJSON_Delete(json);
         return NULL;
     }
@@ -66,7 +51,9 @@ int api_calls_get(struct api *api, const struct api_request *request, struct api
         return -1;
     if (page.more)
         snprintf(next, sizeof(next), "%lld", (long long)page.calls[page.count - 1].seq);
-    if (api_respond_json(response, 200, page_json(&page, page.more ? next : NULL), err) < 0)
+    const struct api_list list = {"entries", page.calls, page.count, sizeof(*page.calls),
+                                  call_json};
+    if (api_respond_json(response, 200, api_page_json(&list, page.more ? next : NULL), err) < 0)
         return -1;
     if (page.more)
         snprintf(response->link, sizeof(response->link),

@@ -49,18 +49,15 @@ struct forks {
     uint32_t count;
 };
 
+static cJSON *vm_json(const void *vm)
+{
+    return api_vm_json(vm);
+}
+
 static cJSON *forks_json(const struct forks *forks)
 {
-    cleanup_json cJSON *json = cJSON_CreateObject();
-    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "vms") : NULL;
-    for (uint32_t i = 0; i < forks->count && array != NULL; i++) {
-        cJSON *vm = api_vm_json(&forks->vms[i]);
-        if (vm == NULL || !cJSON_AddItemToArray(array, vm)) {
-            cJSON_Delete(vm);
-            return NULL;
-        }
-    }
-    return array != NULL ? TAKE_PTR(json) : NULL;
+    return api_list_json(
+        &(struct api_list){"vms", forks->vms, forks->count, sizeof(*forks->vms), vm_json});
 }
 
 static int answer_forked(const void *made, struct store_answer *ret)

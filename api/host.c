@@ -6,8 +6,9 @@
 
 /* ---- images ---- */
 
-static cJSON *image_json(const struct image *image)
+static cJSON *image_json(const void *item)
 {
+    const struct image *image = item;
     char digest[sizeof("sha256:") - 1 + HASH_HEX_SIZE] = "sha256:", created[25];
     hash_to_hex(image->digest, HASH_SIZE, digest + strlen("sha256:"));
     clock_format(image->created_wall_ms, created);
@@ -25,18 +26,10 @@ static cJSON *image_json(const struct image *image)
 
 static cJSON *images_json(const struct image *images, size_t count, const char *default_image)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "images") : NULL;
-    bool failed = array == NULL;
-    for (size_t i = 0; i < count && !failed; i++) {
-        cJSON *image = image_json(&images[i]);
-        failed = image == NULL || !cJSON_AddItemToArray(array, image);
-    }
-    if (failed || json_add_string(json, "default", default_image) < 0) {
-        cJSON_Delete(json);
-        return NULL;
-    }
-    return json;
+    cleanup_json cJSON *json =
+        api_list_json(&(struct api_list){"images", images, count, sizeof(*images), image_json});
+    return json == NULL || json_add_string(json, "default", default_image) < 0 ? NULL
+                                                                               : TAKE_PTR(json);
 }
 
 int api_image_list(struct api *api, const struct api_request *request,

@@ -113,6 +113,17 @@ void api_dispatch_keyed(struct api *api, const struct api_route *route,
 int api_respond_json(struct api_response *response, unsigned status, cJSON *json,
                      struct error *err);
 
+/* {NAME: [each of the items as `write` has it, …]}; NULL: out of memory. The caller's. */
+struct api_list {
+    const char *name;
+    const void *items;
+    size_t count, size; /* bytes of one */
+    cJSON *(*write)(const void *item);
+};
+cJSON *api_list_json(const struct api_list *list);
+/* The same with `next_cursor`; NULL: it is the last page. */
+cJSON *api_page_json(const struct api_list *list, const char *next);
+
 /* The row a caller means by `id`: his own first; for an admin then anybody's. ERR_VM_UNKNOWN,
  * ERR_VM_GONE. */
 int api_vm_find(struct api *api, const struct caller *caller, const char *id, struct store_vm *ret,

@@ -24,6 +24,26 @@ int api_respond_json(struct api_response *response, unsigned status, cJSON *json
     return 0;
 }
 
+cJSON *api_list_json(const struct api_list *list)
+{
+    cleanup_json cJSON *json = cJSON_CreateObject();
+    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, list->name) : NULL;
+    for (size_t i = 0; i < list->count && array != NULL; i++) {
+        cJSON *one = list->write((const char *)list->items + i * list->size);
+        if (one == NULL || !cJSON_AddItemToArray(array, one)) {
+            cJSON_Delete(one);
+            return NULL;
+        }
+    }
+    return array != NULL ? TAKE_PTR(json) : NULL;
+}
+
+cJSON *api_page_json(const struct api_list *list, const char *next)
+{
+    cleanup_json cJSON *json = api_list_json(list);
+    return json == NULL || json_add_string(json, "next_cursor", next) < 0 ? NULL : TAKE_PTR(json);
+}
+
 void api_dispatch(struct api *api, const struct api_route *route, const struct api_request *request,
                   struct api_response *ret)
 {

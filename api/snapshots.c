@@ -53,19 +53,9 @@ int api_snapshot_get(struct api *api, const struct api_request *request,
     return api_respond_json(response, 200, snapshot_json(&snapshot), err);
 }
 
-static cJSON *page_json(const struct store_snapshot *page, size_t count, bool more)
+static cJSON *item_json(const void *snapshot)
 {
-    cleanup_json cJSON *json = cJSON_CreateObject();
-    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "snapshots") : NULL;
-    for (size_t i = 0; i < count && array != NULL; i++) {
-        cJSON *snapshot = snapshot_json(&page[i]);
-        if (snapshot == NULL || !cJSON_AddItemToArray(array, snapshot)) {
-            cJSON_Delete(snapshot);
-            return NULL;
-        }
-    }
-    const char *next = more && count > 0 ? page[count - 1].id : NULL;
-    return array == NULL || json_add_string(json, "next_cursor", next) < 0 ? NULL : TAKE_PTR(json);
+    return snapshot_json(snapshot);
 }
 
 int api_snapshot_list(struct api *api, const struct api_request *request,
@@ -86,10 +76,14 @@ int api_snapshot_list(struct api *api, const struct api_request *request,
     bool more = false;
     if (store_snapshot_list(api->store, &filter, &page, &count, &more, err) < 0)
         return -1;
-    if (more && count > 0)
+    const char *next = more && count > 0 ? page[count - 1].id : NULL;
+    const struct api_list list = {"snapshots", page, count, sizeof(*page), item_json};
+    if (api_respond_json(response, 200, api_page_json(&list, next), err) < 0)
+        return -1;
+    if (next != NULL)
         snprintf(response->link, sizeof(response->link), "</snapshots?%scursor=%s>; rel=\"next\"",
-                 query.kept, page[count - 1].id);
-    return api_respond_json(response, 200, page_json(page, count, more), err);
+                 query.kept, next);
+    return 0;
 }
 
 /* ---- make, remove ---- */

@@ -131,21 +131,9 @@ int api_vm_get(struct api *api, const struct api_request *request, struct api_re
     return 0;
 }
 
-static cJSON *page_json(const struct store_vm *vms, size_t count, bool more)
+static cJSON *item_json(const void *vm)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON *array = json != NULL ? cJSON_AddArrayToObject(json, "vms") : NULL;
-    bool failed = array == NULL;
-    for (size_t i = 0; i < count && !failed; i++) {
-        cJSON *vm = api_vm_json(&vms[i]);
-        failed = vm == NULL || !cJSON_AddItemToArray(array, vm);
-    }
-    const char *next = more && count > 0 ? vms[count - 1].instance : NULL;
-    if (failed || json_add_string(json, "next_cursor", next) < 0) {
-        cJSON_Delete(json);
-        return NULL;
-    }
-    return json;
+    return api_vm_json(vm);
 }
 
 int api_vm_list(struct api *api, const struct api_request *request, struct api_response *response,
@@ -165,12 +153,15 @@ int api_vm_list(struct api *api, const struct api_request *request, struct api_r
     cleanup_free struct store_vm *vms = NULL;
     size_t count = 0;
     bool more = false;
-    if (store_vm_list(api->store, &filter, &vms, &count, &more, err) < 0 ||
-        api_respond_json(response, 200, page_json(vms, count, more), err) < 0)
+    if (store_vm_list(api->store, &filter, &vms, &count, &more, err) < 0)
         return -1;
-    if (more && count > 0)
+    const char *next = more && count > 0 ? vms[count - 1].instance : NULL;
+    const struct api_list list = {"vms", vms, count, sizeof(*vms), item_json};
+    if (api_respond_json(response, 200, api_page_json(&list, next), err) < 0)
+        return -1;
+    if (next != NULL)
         snprintf(response->link, sizeof(response->link), "</vms?%scursor=%s>; rel=\"next\"",
-                 query.kept, vms[count - 1].instance);
+                 query.kept, next);
     return 0;
 }
 

@@ -32,7 +32,7 @@ programs=(all)
     mapfile -t programs < <(ctest --test-dir $build -N -R "$tests" | sed -n 's/^ *Test *#[0-9]*: //p')
 ninja -C $build -j "${MOTTE_JOBS-$(nproc)}" "${programs[@]}"
 find $build -name '*.gcda' -delete
-ctest --test-dir $build -R "$tests" -j "${MOTTE_JOBS-$(nproc)}" --no-tests=error --output-on-failure
+ctest --test-dir $build -R "$tests" -j $((2 * ${MOTTE_JOBS-$(nproc)})) --no-tests=error --output-on-failure
 
 filters=()
 for file in "${files[@]}"; do

@@ -16,7 +16,7 @@
 # Everything lies in build/. Results: build/results, and at the end what holds of R01 to R41.
 #   MOTTE_KERNEL_DEB   Debian's linux-image-…-cloud-amd64 package, instead of downloading it
 #   MOTTE_NESTED_DEB   Debian's linux-image-…-amd64 package, instead of downloading it
-#   MOTTE_JOBS         how many compilers at once (the number of processors)
+#   MOTTE_JOBS         how many compilers at once, and half as many as tests (the number of processors)
 set -uo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -24,6 +24,7 @@ cd "$top" || exit 1
 build=$top/build
 results=$build/results
 jobs=${MOTTE_JOBS-$(nproc)}
+tests_at_once=$((2 * jobs)) # they wait more than they work
 export PATH=$build/venv/bin:$build/tools:$PATH
 export MOTTE_BUILD=$build/dev MOTTE_GUEST=$build/guest
 
@@ -104,7 +105,7 @@ unit() {
     local preset=$1
     shift
     rm -rf "$build/$preset/junit" && mkdir -p "$build/$preset/junit" || return
-    ctest --test-dir "$build/$preset" --output-on-failure -j "$jobs" --no-tests=error \
+    ctest --test-dir "$build/$preset" --output-on-failure -j $tests_at_once --no-tests=error \
         --output-junit "$results/junit/ctest-$preset.xml" "$@"
     local status=$?
     # Criterion's own reports have the tests' names; TSan's programs have none.

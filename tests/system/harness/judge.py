@@ -15,8 +15,8 @@ import yaml
 # What schemathesis is told of this API. A request that is as openapi.yaml says may ask for what is
 # not there, or is in another state; it may be too long in all, the guest may refuse it, or its time
 # be up; a command that runs is in the way of a snapshot. One that is not may be too long first of
-# all. The audit of a VM outlives it. A digest may be well-formed and another file's. All checks are on
-# as they are: `--checks all` would turn on those that stand here too.
+# all. The audit of a VM outlives it. A digest may be well-formed and another file's. All checks are
+# on as they are: `--checks all` would turn on those that are off here too.
 CONFIG = """
 [generation]
 database = "none"

@@ -8,9 +8,10 @@ int api_exec_key(struct api *api, const struct api_request *request, struct vmm_
     struct error missing = {0};
     if (api_query_none(request->query, err) < 0)
         return -1;
-    /* What is known of its commands outlives a VM. */
+    /* What is known of its commands outlives a VM; and a command's id is one tenant's, whoever else
+     * has a VM of that name. */
     if (api_vm_find(api, request->caller, request->id, &vm, &missing) < 0 &&
-        missing.code != ERR_VM_GONE) {
+        missing.code != ERR_VM_GONE && missing.code != ERR_VM_AMBIGUOUS) {
         *err = missing;
         return -1;
     }

@@ -180,30 +180,30 @@ prepare() {
 }
 
 stage_checks() {
-    stage build-release 300 compile release # its optimiser sees more than the others
-    stage checks 300 checks
+    stage build-release 120 compile release # its optimiser sees more than the others
+    stage checks 180 checks
 }
 
 stage_unit() {
-    stage unit-dev 300 unit dev
-    stage build-asan 300 compile asan && stage unit-asan 600 unit asan
-    stage build-tsan 300 compile tsan && stage unit-tsan 300 unit tsan
-    stage coverage 200 tests/coverage.sh && grep -E '^[a-z]+/[a-z_]+\.c  ' "$results/coverage.log"
+    stage unit-dev 180 unit dev
+    stage build-asan 300 compile asan && stage unit-asan 240 unit asan
+    stage build-tsan 300 compile tsan && stage unit-tsan 180 unit tsan
+    stage coverage 180 tests/coverage.sh && grep -E '^[a-z]+/[a-z_]+\.c  ' "$results/coverage.log"
 }
 
 stage_firecracker() {
-    stage system-firecracker 720 system_tests firecracker
-    stage python-firecracker 150 python_tests firecracker
-    stage build-asan 300 compile asan && stage system-asan 600 system_asan
-    stage sequences 300 sequences
+    stage system-firecracker 540 system_tests firecracker
+    stage python-firecracker 90 python_tests firecracker
+    stage build-asan 300 compile asan && stage system-asan 420 system_asan
+    stage sequences 120 sequences
     stage kill-matrix 600 kill_matrix
     stage nth-call 600 nth_call
 }
 
 stage_qemu() {
     stage guest 300 make_guest && {
-        stage system-qemu 900 system_tests qemu
-        stage python-qemu 240 python_tests qemu
+        stage system-qemu 720 system_tests qemu
+        stage python-qemu 180 python_tests qemu
     }
 }
 

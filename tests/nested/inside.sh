@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE=1
 test_seconds=300 # one that hangs says where, and leaves the others their time
 results=/run/results
 mkdir -p $results/junit
-guests=(tests/system/test_{audit,exec,hostile_guest,isolation,restore_linux}.py)
+guests=(tests/system/test_{audit,exec,hostile_guest,isolation,restore_linux,snapshots_linux}.py)
 
 # suite NAME ARGUMENT...
 suite() {

@@ -11,7 +11,7 @@
 # DIR is what build.sh made; JUnit files land in RESULTS, all that a host said in DIR/console-*.log.
 set -euo pipefail
 
-readonly boot_seconds=180 run_seconds=840
+readonly boot_seconds=180 run_seconds=1000
 suites=(host guests package rebooted)
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)

@@ -25,8 +25,8 @@ static int make_spec(struct api *api, const struct wish *wish,
     cleanup_json cJSON *body = cJSON_CreateObject();
     cJSON *labels =
         wish->labels != NULL ? cJSON_Duplicate(wish->labels, true) : cJSON_CreateObject();
-    if (json_add_number(body, "ttl_s", (double)wish->ttl_s) < 0 ||
-        json_add(body, "labels", labels) < 0)
+    if (json_add(body, "labels", labels) < 0 ||
+        json_add_number(body, "ttl_s", (double)wish->ttl_s) < 0)
         return error_set(err, ERR_NO_MEMORY, 0, "out of memory for a fork");
     return vmm_spec_new_restored(body, snapshot, api->state_dir, ret, err);
 }
@@ -65,17 +65,6 @@ static int answer_forked(const void *made, struct store_answer *ret)
     return api_answer_json(ret, 201, forks_json(made));
 }
 
-static void remove_all(struct api *api, const struct store_snapshot *snapshot,
-                       const struct store_vm *forks, uint32_t made)
-{
-    struct error ignored = {0}; /* the reaper tries again, here and below */
-    (void)vmm_snapshot_delete(api->vmm, snapshot->owner, snapshot->id, &ignored);
-    while (made > 0) {
-        ignored = (struct error){0};
-        (void)vmm_delete(api->vmm, snapshot->owner, forks[--made].id, &ignored);
-    }
-}
-
 /* All of them, or none: with their snapshot's end they are VMs like others. A restart before that ends
  * those that there are. */
 static int fork_all(struct api *api, const struct api_request *request, const struct wish *wish,
@@ -88,7 +77,7 @@ static int fork_all(struct api *api, const struct api_request *request, const st
     uint32_t made = make_forks(api, wish, snapshot, vms, err);
     if (made == wish->count && vmm_fork_commit(api->vmm, &served, err) == 0)
         return 0;
-    remove_all(api, snapshot, vms, made);
+    vmm_fork_undo(api->vmm, snapshot, vms, made);
     return -1;
 }
 

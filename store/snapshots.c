@@ -242,14 +242,16 @@ struct removal {
     const struct store_keep *keep;
 };
 
-static int refuse_in_use(sqlite3 *db, const char *id, struct error *err)
+static int refuse_in_use(sqlite3 *db, const char *id, enum store_snapshot_kind kind,
+                         struct error *err)
 {
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_prepare(db,
                       "SELECT count(*), min(vms.id) FROM vms, snapshots AS s"
-                      " WHERE vms.snapshot = ?1 AND s.id = ?1 AND s.kind = 0",
+                      " WHERE vms.snapshot = ?1 AND s.id = ?1 AND s.kind = ?2",
                       &statement, err) < 0 ||
-        store_bind_text(statement, 1, id, err) < 0 || store_step(statement, err) < 0)
+        store_bind_text(statement, 1, id, err) < 0 ||
+        store_bind_number(statement, 2, kind, err) < 0 || store_step(statement, err) < 0)
         return -1;
     int64_t count = sqlite3_column_int64(statement, 0);
     if (count == 0)
@@ -264,7 +266,7 @@ static int remove_one(sqlite3 *db, void *context, struct error *err)
     const struct removal *removal = context;
     cleanup_statement sqlite3_stmt *statement = NULL;
     if (store_snapshot_known(db, removal->owner, removal->id, err) < 0 ||
-        refuse_in_use(db, removal->id, err) < 0 ||
+        refuse_in_use(db, removal->id, STORE_LASTING, err) < 0 ||
         store_prepare(db, "DELETE FROM snapshots WHERE id = ?1", &statement, err) < 0 ||
         store_bind_text(statement, 1, removal->id, err) < 0 || run(statement, err) < 0)
         return -1;
@@ -281,4 +283,24 @@ int store_snapshot_remove(struct store *store, const char *owner, const char *id
 {
     struct removal removal = {.owner = owner, .id = id};
     return store_change(store, STORE_ROOM_END, remove_one, &removal, err);
+}
+
+static int remove_ephemeral(sqlite3 *db, void *context, struct error *err)
+{
+    const struct removal *removal = context;
+    cleanup_statement sqlite3_stmt *statement = NULL;
+    return refuse_in_use(db, removal->id, STORE_EPHEMERAL, err) < 0 ||
+                   store_prepare(db, "DELETE FROM snapshots WHERE id = ?1 AND kind = ?2",
+                                 &statement, err) < 0 ||
+                   store_bind_text(statement, 1, removal->id, err) < 0 ||
+                   store_bind_number(statement, 2, STORE_EPHEMERAL, err) < 0 ||
+                   run(statement, err) < 0
+               ? -1
+               : 0;
+}
+
+int store_ephemeral_remove(struct store *store, const char *id, struct error *err)
+{
+    struct removal removal = {.id = id};
+    return store_change(store, STORE_ROOM_END, remove_ephemeral, &removal, err);
 }

@@ -364,6 +364,9 @@ int store_snapshot_intended(struct store *store, const char *instance, bool *ret
 int store_snapshot_recorded(struct store *store, const char *id, bool *ret, struct error *err);
 /* Is it an ephemeral one? Then the forks that were restored from it are not yet all there. */
 int store_snapshot_forking(struct store *store, const char *id, bool *ret, struct error *err);
+/* It has not served. ERR_SNAPSHOT_IN_USE while forks of it are there, for then it says what is to come
+ * of them at a start. Of any other, or none, this takes nothing away. */
+int store_ephemeral_remove(struct store *store, const char *id, struct error *err);
 /* An ephemeral one has served: the forks from it are all there, and VMs like others. */
 int store_fork_commit(struct store *store, const struct store_snapshot *snapshot,
                       struct error *err);

@@ -405,6 +405,8 @@ int vmm_snapshot_recover(struct vmm *vmm, struct error *err);
 
 /* forget.c: removes a published snapshot from the disk. On failure the reaper tries again. */
 int vmm_forget(struct vmm *vmm, const char *snapshot, struct error *err);
+/* The same for one whose row goes with it, once none of its forks is left. */
+void vmm_forget_ephemeral(struct vmm *vmm, const char *snapshot);
 void vmm_forget_again(struct vmm *vmm);
 void vmm_forget_free(struct vmm *vmm);
 

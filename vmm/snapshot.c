@@ -168,6 +168,19 @@ int vmm_fork_commit(struct vmm *vmm, const struct store_snapshot *snapshot, stru
     return 0;
 }
 
+/* The snapshot goes last: as long as its row is there, a start ends what is left of the forks. */
+void vmm_fork_undo(struct vmm *vmm, const struct store_snapshot *snapshot,
+                   const struct store_vm *forks, uint32_t made)
+{
+    const struct vmm_verdict verdict =
+        vmm_verdict(STORE_EXITED, "deleted", "not all forks that were asked for could be made");
+    while (made > 0) {
+        struct error ignored = {0}; /* the reaper tries again */
+        (void)vmm_end(vmm, forks[--made].instance, &verdict, &ignored);
+    }
+    vmm_forget_ephemeral(vmm, snapshot->id);
+}
+
 int vmm_snapshot_delete(struct vmm *vmm, const char *owner, const char *id, struct error *err)
 {
     if (store_snapshot_remove(vmm->config.store, owner, id, err) < 0)

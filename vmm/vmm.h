@@ -217,6 +217,9 @@ int vmm_snapshot(struct vmm *vmm, const char *owner, const char *id,
 /* The forks of an ephemeral one are all there: with its end they are VMs like others, and its `keep` is
  * kept. On error it is there still. */
 int vmm_fork_commit(struct vmm *vmm, const struct store_snapshot *snapshot, struct error *err);
+/* None of them is to be left, nor the snapshot: what cannot be had now is tried again until it is. */
+void vmm_fork_undo(struct vmm *vmm, const struct store_snapshot *snapshot,
+                   const struct store_vm *forks, uint32_t made);
 /* ERR_SNAPSHOT_UNKNOWN, ERR_SNAPSHOT_IN_USE. After any other error from the root half nobody can use
  * it any more, and it goes from the disk as soon as it can. */
 int vmm_snapshot_delete(struct vmm *vmm, const char *owner, const char *id, struct error *err);

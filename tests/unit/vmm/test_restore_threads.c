@@ -4,6 +4,8 @@
  */
 #include "tests/unit/vmm/engine.h"
 
+#include <limits.h>
+
 static struct store_snapshot prepare(struct engine *engine)
 {
     struct store_vm vm;
@@ -223,6 +225,46 @@ static void half_of_a_fork_does_not_outlive_the_service(struct engine *engine)
     remove_vm(engine, "origin");
 }
 
+/* Those that could not be ended either: while the snapshot's row is there, a start ends them. */
+static void forks_that_are_undone_do_not_outlive_the_service(struct engine *engine)
+{
+    struct store_snapshot kept = prepare(engine), passing;
+    struct error err = {0};
+    CHECK(engine_snapshot(engine, "origin", true, &passing, &err) == 0);
+    const struct store_vm forks[] = {restore(engine, "one", passing.id),
+                                     restore(engine, "two", passing.id)};
+    for (size_t i = 0; i < COUNT_OF(forks); i++)
+        root_kill_failures(&engine->root, forks[i].instance, INT_MAX);
+    vmm_fork_undo(engine->vmm, &passing, forks, COUNT_OF(forks));
+    CHECK(root_live(&engine->root) == 3);
+    engine_stop(engine);
+    for (size_t i = 0; i < COUNT_OF(forks); i++)
+        root_kill_failures(&engine->root, forks[i].instance, 0);
+    CHECK(engine_restart(engine).adopted == 1);
+    CHECK(root_live(&engine->root) == 1 && root_snapshots(&engine->root) == 1);
+    CHECK(vmm_snapshot_delete(engine->vmm, "owner", kept.id, &err) == 0);
+    remove_vm(engine, "origin");
+}
+
+static void an_undo_that_the_inventory_refuses_is_made_up_for(struct engine *engine)
+{
+    struct store_snapshot kept = prepare(engine), passing;
+    struct error err = {0};
+    bool forking = true;
+    CHECK(engine_snapshot(engine, "origin", true, &passing, &err) == 0);
+    const struct store_vm fork = restore(engine, "fork", passing.id);
+    engine_sql(engine, "ALTER TABLE snapshots RENAME TO elsewhere");
+    vmm_fork_undo(engine->vmm, &passing, &fork, 1);
+    CHECK(root_live(&engine->root) == 1 && root_snapshots(&engine->root) == 2);
+    engine_sql(engine, "ALTER TABLE elsewhere RENAME TO snapshots");
+    vmm_sweep(engine->vmm);
+    CHECK(root_snapshots(&engine->root) == 1);
+    CHECK(store_snapshot_forking(engine->fixture.store, passing.id, &forking, &err) == 0);
+    CHECK(!forking);
+    CHECK(vmm_snapshot_delete(engine->vmm, "owner", kept.id, &err) == 0);
+    remove_vm(engine, "origin");
+}
+
 int main(void)
 {
     static engine_test *const tests[] = {
@@ -233,6 +275,8 @@ int main(void)
         a_guest_that_does_not_become_another_is_no_vm,
         a_delete_stops_it,
         half_of_a_fork_does_not_outlive_the_service,
+        forks_that_are_undone_do_not_outlive_the_service,
+        an_undo_that_the_inventory_refuses_is_made_up_for,
     };
     return engine_run(tests, COUNT_OF(tests));
 }

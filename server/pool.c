@@ -72,7 +72,18 @@ static struct server_job *dequeue(struct server_pool *pool)
     return job;
 }
 
+static void put_first(struct server_pool *pool, struct server_job *job)
+{
+    job->next = pool->first;
+    if (pool->first == NULL)
+        pool->last = &job->next;
+    pool->first = job;
+    pool->queued++;
+}
+
 /* ---- workers ---- */
+
+static void *work(void *context);
 
 static void take(struct worker *worker, struct server_job *job)
 {
@@ -80,40 +91,6 @@ static void take(struct worker *worker, struct server_job *job)
     worker->busy = true;
     worker->owner = job->owner;
     worker->pool->running++;
-}
-
-/* What the worker does next, or NULL when the pool is over. */
-static struct server_job *next_job(struct worker *worker)
-{
-    struct server_pool *pool = worker->pool;
-    pthread_mutex_lock(&pool->lock);
-    pool->running--;
-    worker->busy = false;
-    struct server_job *job = pool->over ? NULL : dequeue(pool);
-    if (job != NULL) {
-        take(worker, job);
-    } else {
-        if (pool->running == 0)
-            pthread_cond_broadcast(&pool->done);
-        worker->below = pool->idle;
-        pool->idle = worker;
-        while (worker->job == NULL && !pool->over)
-            pthread_cond_wait(&worker->called, &pool->lock);
-    }
-    job = TAKE_PTR(worker->job);
-    pthread_mutex_unlock(&pool->lock);
-    return job;
-}
-
-static void *work(void *context)
-{
-    struct worker *worker = context;
-    struct server_job *job = TAKE_PTR(worker->job);
-    while (job != NULL) {
-        job->run(job);
-        job = next_job(worker);
-    }
-    return NULL;
 }
 
 /* False when there are as many as there may be, or the kernel has none for us now. */
@@ -138,6 +115,60 @@ static bool start_worker(struct server_pool *pool, struct server_job *job)
     }
     pool->started++;
     return true;
+}
+
+/* Who ended left room for one of his and for one of all: so more than one may be next. */
+static void employ_others(struct server_pool *pool)
+{
+    struct server_job *job = NULL;
+    while ((pool->idle != NULL || pool->started < pool->worker_max) &&
+           (job = dequeue(pool)) != NULL) {
+        struct worker *worker = pool->idle;
+        if (worker == NULL && !start_worker(pool, job)) {
+            put_first(pool, job);
+            return;
+        }
+        if (worker != NULL) {
+            pool->idle = worker->below;
+            take(worker, job);
+            pthread_cond_signal(&worker->called);
+        }
+    }
+}
+
+/* What the worker does next, or NULL when the pool is over. */
+static struct server_job *next_job(struct worker *worker)
+{
+    struct server_pool *pool = worker->pool;
+    pthread_mutex_lock(&pool->lock);
+    pool->running--;
+    worker->busy = false;
+    struct server_job *job = pool->over ? NULL : dequeue(pool);
+    if (job != NULL) {
+        take(worker, job);
+        employ_others(pool);
+    } else {
+        if (pool->running == 0)
+            pthread_cond_broadcast(&pool->done);
+        worker->below = pool->idle;
+        pool->idle = worker;
+        while (worker->job == NULL && !pool->over)
+            pthread_cond_wait(&worker->called, &pool->lock);
+    }
+    job = TAKE_PTR(worker->job);
+    pthread_mutex_unlock(&pool->lock);
+    return job;
+}
+
+static void *work(void *context)
+{
+    struct worker *worker = context;
+    struct server_job *job = TAKE_PTR(worker->job);
+    while (job != NULL) {
+        job->run(job);
+        job = next_job(worker);
+    }
+    return NULL;
 }
 
 int server_pool_open(struct server_pool_size size, struct server_pool **ret, struct error *err)

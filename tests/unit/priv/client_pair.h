@@ -1,18 +1,11 @@
-/* For tests of priv's client: both ends of a channel, and a CHECK that works outside Criterion. */
+/* For tests of priv's client: both ends of a channel. */
 #ifndef MOTTE_TESTS_PRIV_CLIENT_PAIR_H
 #define MOTTE_TESTS_PRIV_CLIENT_PAIR_H
 
 #include "priv/client.h"
+#include "tests/unit/base/check.h"
 
 enum { CALLERS = 64, PATIENCE_MS = 20000 };
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 struct pair {
     struct priv_client *client;

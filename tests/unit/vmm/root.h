@@ -5,17 +5,10 @@
 #define MOTTE_TESTS_VMM_ROOT_H
 
 #include "priv/client.h"
+#include "tests/unit/base/check.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 enum { ROOT_MEMORY_MIB = 1 << 20 }; /* of the host, for VMs */
 

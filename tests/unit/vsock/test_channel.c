@@ -1,5 +1,6 @@
 /* The channel under threads: a plain program, so that ThreadSanitizer can run it. */
 #include "support.h"
+#include "tests/unit/base/check.h"
 #include "vsock/vsock.h"
 #include <poll.h>
 #include <pthread.h>
@@ -7,14 +8,6 @@
 #include <sys/socket.h>
 
 enum { THREADS = 64, CALLS = 40 };
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static int64_t soon(int64_t ms)
 {

@@ -47,11 +47,10 @@ static const struct api_problem_kind kinds[ERR_COUNT] = {
     [ERR_SNAPSHOT_IN_USE] = {409, "The snapshot is in use",
                              "Delete the VMs that were restored from it first; detail counts them.",
                              0},
-    [ERR_VM_AMBIGUOUS] =
-        {409, "Several tenants have such a VM",
-         "Ask with a token of the tenant whose you mean: `motted token create NAME "
-         "--tenant TENANT`.",
-         0},
+    [ERR_VM_AMBIGUOUS] = {409, "Several tenants have such a VM",
+                          "Ask as the one whose you mean: with a token of that tenant, or over the "
+                          "socket as that user.",
+                          0},
     [ERR_SNAPSHOT_BUSY] = {409, "A snapshot of the VM is being made",
                            "Wait until it is done, then try again.", 0},
     [ERR_KEY_BUSY] = {409, "The key is in use",

@@ -36,7 +36,8 @@ static bool take_over(struct vmm *vmm, const struct store_vm *row)
     pthread_mutex_lock(&vmm->lock);
     while (machine->phase == VMM_SPAWNING && !vmm_machine_gone(machine))
         pthread_cond_wait(&vmm->changed, &vmm->lock); /* the row says `running` a moment before */
-    bool up = machine->phase == VMM_UP && !machine->doomed && !vmm_machine_gone(machine);
+    bool up = machine->phase == VMM_UP && !machine->doomed && !machine->overdue &&
+              !vmm_machine_gone(machine);
     if (up) {
         machine->expires_boot_ms = row->expires_boot_ms;
         machine->idle_ms = row->idle_s * 1000;

@@ -327,6 +327,8 @@ void motted_options_take(struct motted_config *running, const struct motted_conf
         else if (option->kind == QUOTA)
             running->quota_count = next->quota_count;
         memcpy((char *)running + option->offset, (const char *)next + option->offset, option->size);
-        len += (size_t)snprintf(out + len, size - len, "%s%s", len == 0 ? "" : ", ", option->key);
+        if (len < size)
+            len +=
+                (size_t)snprintf(out + len, size - len, "%s%s", len == 0 ? "" : ", ", option->key);
     }
 }

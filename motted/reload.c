@@ -131,7 +131,7 @@ void motted_reload(struct motted_reloads *reloads)
 
 static void take(struct motted_reloads *reloads)
 {
-    char changed[256], text[sizeof(changed) + MOTTED_TEXT_MAX + 64];
+    char changed[1024], text[sizeof(changed) + MOTTED_TEXT_MAX + 64];
     motted_options_take(reloads->config, &reloads->next, changed, sizeof(changed));
     priv_server_limit(reloads->server, &reloads->limits);
     log_set_level(reloads->config->log_level);

@@ -50,7 +50,7 @@ class Daemon:
         self.log_path = self.home / "log"
         self.cgroup = f"motte-{os.getpid()}-{Daemon._number}"
         # A range of its own, so that runs side by side do not meet.
-        slot = (os.getpid() * 67 + Daemon._number) % 8000
+        slot = (os.getpid() * 521 + Daemon._number) % 8000
         self.uid_base = UID_BASE + UID_COUNT * (1 + slot)
         self.process: subprocess.Popen[bytes] | None = None
         self.fill_catalogue()

@@ -44,6 +44,7 @@ class Matrix:
         self.tested = 0
         self.missed: list[str] = []
         self.found: Counter[str] = Counter()  # states of the other VM after a kill
+        self.only: set[str] | None = None  # VMs that may be there, if not all
         self.daemon.start_plain()
         with self.client() as client:
             self.instance = client.create(id=STAYS, memory_mib=self.memory)["instance"]
@@ -62,7 +63,9 @@ class Matrix:
             wait_until(self.own_are_gone, what=f"{killed_at}: VMs that nobody knows of")
         with self.client() as client:
             assert client.exec(STAYS, ["echo", "still here"]).out.strip() == "still here", killed_at
-            for vm in client.list():
+            there = client.list()
+            assert self.only is None or {vm["id"] for vm in there} <= self.only, killed_at
+            for vm in there:
                 if vm["id"] != STAYS:
                     self.check_other(client, vm, killed_at)
                     client.delete(vm["id"])
@@ -297,6 +300,26 @@ def test_R02_R20_a_kill_at_any_point_of_a_snapshot(matrix: Matrix, backend: Back
 def test_R04_R02_R20_a_kill_at_any_point_of_a_fork(matrix: Matrix, backend: Backend) -> None:
     points = sweep(matrix, fork, create(GOES, backend), ["after+"])
     assert roles(points) == {"root", "front", "child"}
+
+
+def test_R04_R02_R20_a_kill_while_forks_are_undone(matrix: Matrix, backend: Backend) -> None:
+    """There is room for one of two. What a fork that succeeds does too is killed elsewhere."""
+    succeeds = Counter(point.name for point in matrix.record(fork, create(GOES, backend)))
+    matrix.daemon.traced_options = ["--max-vms=3"]
+    matrix.only = {STAYS, GOES}
+
+    def fork_two(client: Client) -> None:
+        path = f"/vms/{GOES}/fork"
+        client.problem(503, "capacity_exhausted", "POST", path, json={"count": 2})
+
+    points = sweep(
+        matrix,
+        fork_two,
+        create(GOES, backend),
+        ["after+"],
+        lambda point: point.nth <= succeeds[point.name],
+    )
+    assert roles(points) >= {"root", "front"}
 
 
 def test_R02_R20_a_kill_at_any_point_of_a_claim(matrix: Matrix, backend: Backend) -> None:

@@ -147,19 +147,21 @@ system_asan() {
 }
 
 # Long tests that measure no time: as many at once as there are processors, each with a host of its
-# own. Random sequences against the model, and many lives with kills between.
+# own; who has no more takes what waits for another. Random sequences against the model, and many
+# lives with kills between.
 sequences() {
     MOTTE_BACKEND=firecracker pytests sequences -n "$jobs" tests/system/test_model.py \
         tests/system/test_soak.py --durations=0
 }
 
 kill_matrix() {
-    MOTTE_BACKEND=firecracker pytests kill-matrix -n "$jobs" tests/system/test_kill_matrix.py \
+    MOTTE_BACKEND=firecracker pytests kill-matrix -n "$jobs" --dist worksteal tests/system/test_kill_matrix.py \
         --durations=0
 }
 
 nth_call() {
-    MOTTE_BACKEND=firecracker pytests nth-call -n "$jobs" tests/system/test_nth_call.py --durations=0
+    MOTTE_BACKEND=firecracker pytests nth-call -n "$jobs" --dist worksteal \
+        tests/system/test_nth_call.py --durations=0
 }
 
 # python_tests BACKEND: the client package against a real motted

@@ -20,6 +20,9 @@ from harness.backend import build_dir
 from harness.daemon import program
 from harness.waiting import wait_until
 
+# It has a daemon of its own, and a host's firewall has room for one.
+pytestmark = pytest.mark.usefixtures("start")
+
 ROOT = Path(__file__).parents[2]
 # Each launch forks the root half. AddressSanitizer keeps what was freed.
 ROOT_KIB_MAX = 1 << 20 if build_dir().name == "asan" else 6500

@@ -220,25 +220,38 @@ static bool chain_left(const char *chain)
     return found;
 }
 
-/* The server has forgotten the instance: its chain goes with the next commit. */
+static bool in_tables(const struct bench *bench, const char *chain)
+{
+    struct error err = {0};
+    cleanup_free netfilter_name *names = NULL;
+    size_t count = 0;
+    bool found = false;
+    CHECK(netfilter_list(priv_firewall_tables(bench->server->firewall), &names, &count, &err) == 0);
+    for (size_t i = 0; i < count; i++)
+        found |= strcmp(names[i], chain) == 0;
+    return found;
+}
+
+static bool has_record(const struct bench *bench, const char *instance)
+{
+    char path[160];
+    snprintf(path, sizeof(path), "%s/priv/%s", bench->run, instance);
+    return access(path, F_OK) == 0;
+}
+
+/* The server, this process's or motted's, has forgotten the instance: its chain goes with the next
+ * commit. */
 static void wait_for_commit(const struct bench *bench, const char *instance)
 {
     char chain[NETFILTER_CHAIN_MAX + 1];
     int64_t deadline = clock_mono_ms() + PATIENCE_MS;
-    bool there = bench->server != NULL && bench->server->firewall != NULL &&
-                 priv_slot_find(bench->server, instance) == NULL;
+    bool ours = bench->server != NULL;
     netfilter_chain_name(instance, chain);
-    while (there && clock_left_ms(deadline) > 0) {
-        struct error err = {0};
-        cleanup_free netfilter_name *names = NULL;
-        size_t count = 0;
-        CHECK(netfilter_list(priv_firewall_tables(bench->server->firewall), &names, &count, &err) ==
-              0);
-        there = false;
-        for (size_t i = 0; i < count; i++)
-            there |= strcmp(names[i], chain) == 0;
-        nanosleep(&(struct timespec){.tv_nsec = there ? 2000000 : 0}, NULL);
-    }
+    if (ours ? bench->server->firewall == NULL || priv_slot_find(bench->server, instance) != NULL
+             : has_record(bench, instance))
+        return;
+    while ((ours ? in_tables(bench, chain) : chain_left(chain)) && clock_left_ms(deadline) > 0)
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 }
 
 void bench_traces(const struct bench *bench, const char *instance, char *out, size_t size)
@@ -252,13 +265,12 @@ void bench_traces(const struct bench *bench, const char *instance, char *out, si
         cgroup |= fd >= 0;
         cleanup_close_func(&fd);
     }
-    snprintf(path, sizeof(path), "%s/priv/%s", bench->run, instance);
-    bool record = access(path, F_OK) == 0;
     snprintf(path, sizeof(path), "%s/scratch/%s", bench->state, instance);
     bool scratch = access(path, F_OK) == 0;
     cleanup_free char *mounts = malloc(1 << 20);
     CHECK(fs_read_at(AT_FDCWD, "/proc/self/mountinfo", mounts, 1 << 20) > 0);
     snprintf(out, size, "%s%s%s%s%s%s", process_left(instance) ? "process " : "",
-             cgroup ? "cgroup " : "", chain_left(chain) ? "chain " : "", record ? "record " : "",
-             scratch ? "scratch " : "", strstr(mounts, bench->run) != NULL ? "mount " : "");
+             cgroup ? "cgroup " : "", chain_left(chain) ? "chain " : "",
+             has_record(bench, instance) ? "record " : "", scratch ? "scratch " : "",
+             strstr(mounts, bench->run) != NULL ? "mount " : "");
 }
